@@ -1,0 +1,1 @@
+"""The policy as a denoising chain, and who samples from it."""

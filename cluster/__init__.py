@@ -1,0 +1,1 @@
+"""Running plain classes elsewhere; knows nothing of diffusion."""

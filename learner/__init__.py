@@ -1,0 +1,1 @@
+"""The learning side, and the entry."""

@@ -1,0 +1,25 @@
+"""What tests of several packages share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.config import ClusterConfig
+from cluster.session import open_cluster
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for the whole run; inside, ``open_cluster`` joins it and ends only the workers of its own block."""
+    patch = pytest.MonkeyPatch()
+    # Short, for the sockets; apart from the user's, for the token.
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as home:
+        patch.setenv("HOME", home)
+        patch.setenv("RAY_TMPDIR", home)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with open_cluster(ClusterConfig(dashboard=False, object_store_mb=200)):
+            yield
+        patch.undo()
