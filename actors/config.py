@@ -18,11 +18,11 @@ class ModelConfig(BaseModel):
     """`emoji` (the bundled model), a folder in diffusers format, or a hub id of a StableDiffusionPipeline."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the frozen weights and of their arithmetic; the adapter and all log-probs stay float32."""
-    lora_rank: int = Field(4, ge=1, le=1024)
+    lora_rank: int = Field(default=4, ge=1, le=1024)
     """Rank of each adapted projection."""
-    lora_alpha: float | None = Field(None, gt=0)
+    lora_alpha: float | None = Field(default=None, gt=0)
     """Scale of the adapter is alpha / rank; none means alpha = rank."""
-    lora_targets: tuple[str, ...] = Field(("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
+    lora_targets: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
     """Name endings of the UNet's modules to adapt; the default is all attention projections."""
 
 
@@ -31,11 +31,11 @@ class DenoisingConfig(BaseModel):
 
     model_config = SECTION
 
-    steps: int = Field(50, ge=1, le=1000)
+    steps: int = Field(default=50, ge=1, le=1000)
     """Denoising steps of a trajectory."""
-    eta: float = Field(1.0, gt=0.0, le=1.0)
+    eta: float = Field(default=1.0, gt=0.0, le=1.0)
     """DDIM's eta: 1 draws like DDPM; the policy needs noise, so 0 is refused."""
-    guidance_scale: float = Field(5.0, ge=1.0)
+    guidance_scale: float = Field(default=5.0, ge=1.0)
     """Classifier-free guidance, in sampling and in training; 1 switches it off."""
 
 
@@ -44,17 +44,17 @@ class SamplersConfig(BaseModel):
 
     model_config = SECTION
 
-    num: int = Field(1, ge=1)
+    num: int = Field(default=1, ge=1)
     """Sampler actors; results do not depend on it."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(default=8, ge=1)
     """Samples of one task, drawn as one batch; part of what makes two runs equal."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(default=1, ge=1)
     """CPU threads of each sampler; part of what makes two runs equal, since it changes rounding."""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, …"""
-    num_cpus: float = Field(0.0, ge=0.0)
+    num_cpus: float = Field(default=0.0, ge=0.0)
     """CPUs that Ray reserves for each sampler; 0 lets it share them."""
-    num_gpus: float = Field(0.0, ge=0.0)
+    num_gpus: float = Field(default=0.0, ge=0.0)
     """GPUs that Ray reserves for each sampler; a fraction shares one."""
 
 
@@ -67,9 +67,9 @@ class PromptsConfig(BaseModel):
     """A shipped set (`animals45`, the paper's animals) or a UTF-8 text file, one prompt a line."""
     template: str = "a(n) {}"
     """Sentence around each entry of a shipped set; `a(n)` becomes `a` or `an`. A file's lines are taken as they are."""
-    images_per_prompt: int = Field(1, ge=1)
+    images_per_prompt: int = Field(default=1, ge=1)
     """Consecutive samples that share a prompt; every prompt of the set comes equally often."""
-    limit: int | None = Field(None, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Use the first so many prompts only."""
 
     @model_validator(mode="after")

@@ -66,9 +66,7 @@ def sample_step(
     return (mean + std * noise).to(storage)
 
 
-def step_log_prob(
-    next_latents: Latents, mean: Latents, std: Float[Tensor, "batch 1 1 1"]
-) -> Float[Tensor, " batch"]:
+def step_log_prob(next_latents: Latents, mean: Latents, std: Float[Tensor, "batch 1 1 1"]) -> Float[Tensor, " batch"]:
     """Log-density of x_{t'}, as the *mean* over the latent's dimensions (as in ddpo-pytorch), float32.
 
     A clip range on the ratio of such log-probs therefore depends on the latent's size. Only for steps with noise.

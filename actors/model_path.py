@@ -24,7 +24,9 @@ def resolve_model(path: str) -> str:
     looks_like_hub_id = path.count("/") == 1 and path[0] not in "./~"
     if looks_like_hub_id:
         return path
-    raise ValueError(f"model.path: no folder {path}; give `emoji`, a folder in diffusers format or a hub id like org/name")
+    raise ValueError(
+        f"model.path: no folder {path}; give `emoji`, a folder in diffusers format or a hub id like org/name"
+    )
 
 
 def _checked(folder: Path) -> str:
@@ -32,9 +34,13 @@ def _checked(folder: Path) -> str:
     try:
         class_name = json.loads(index.read_text("utf-8")).get("_class_name")
     except FileNotFoundError as error:
-        raise ValueError(f"model.path: {folder} has no model_index.json; it must be a pipeline folder of diffusers") from error
+        raise ValueError(
+            f"model.path: {folder} has no model_index.json; it must be a pipeline folder of diffusers"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise ValueError(f"model.path: {index} is damaged; fetch the model again") from error
     if class_name != SUPPORTED:
-        raise ValueError(f"model.path: {folder} is a {class_name}; supported is {SUPPORTED} (Stable Diffusion 1.x, 2.x)")
+        raise ValueError(
+            f"model.path: {folder} is a {class_name}; supported is {SUPPORTED} (Stable Diffusion 1.x, 2.x)"
+        )
     return str(folder)

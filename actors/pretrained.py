@@ -109,7 +109,9 @@ class PretrainedPolicy:
         mine = {name: tuple(parameter.shape) for name, parameter in self.lora.items()}
         theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if mine != theirs:
-            raise WeightsError(f"version {snapshot.version} has LoRA weights for other modules than this model's adapter")
+            raise WeightsError(
+                f"version {snapshot.version} has LoRA weights for other modules than this model's adapter"
+            )
         for name, parameter in self.lora.items():
             parameter.copy_(tensors[name])
         return digest(self.lora)
@@ -124,7 +126,8 @@ class PretrainedPolicy:
     def load_adapter(self, folder: Path) -> None:
         """Replace the fresh adapter by a saved one of any rank."""
         self.unet.delete_adapters("default")
-        state, alphas, metadata = StableDiffusionLoraLoaderMixin.lora_state_dict(folder, return_lora_metadata=True)
+        loaded: Any = StableDiffusionLoraLoaderMixin.lora_state_dict(str(folder), return_lora_metadata=True)
+        state, alphas, metadata = loaded
         StableDiffusionLoraLoaderMixin.load_lora_into_unet(
             state, alphas, self.unet, adapter_name="default", metadata=metadata
         )
@@ -147,7 +150,9 @@ def ddim_scheduler(scheduler: Any) -> DDIMScheduler:
     config = {**scheduler.config, "clip_sample": False, "thresholding": False}
     ddim = cast(DDIMScheduler, DDIMScheduler.from_config(config))
     if ddim.config["prediction_type"] not in ("epsilon", "v_prediction", "sample"):
-        raise ValueError(f"model.path: its scheduler predicts {ddim.config['prediction_type']!r}, which DDIM does not know")
+        raise ValueError(
+            f"model.path: its scheduler predicts {ddim.config['prediction_type']!r}, which DDIM does not know"
+        )
     return ddim
 
 
@@ -159,15 +164,16 @@ def _load(config: ModelConfig, with_decoder: bool) -> Any:
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             path,
-            dtype=getattr(torch, config.dtype),
             use_safetensors=True,
             requires_safety_checker=False,
             **skipped,
         )
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"model.path: {config.path} cannot be loaded ({reason}); give a folder or a reachable hub id") from error
-    return pipeline
+        raise ValueError(
+            f"model.path: {config.path} cannot be loaded ({reason}); give a folder or a reachable hub id"
+        ) from error
+    return pipeline.to(getattr(torch, config.dtype))
 
 
 def _attach_lora(unet: Any, config: ModelConfig, seed: int) -> None:

@@ -1,4 +1,7 @@
-"""Prompt sets, and which prompt and which noise belong to which sample: seeded and addressed by id, so a cursor is a number."""
+"""Prompt sets, and which prompt and which noise belong to which sample.
+
+Both are seeded and addressed by id, so a cursor through them is a number.
+"""
 
 from __future__ import annotations
 

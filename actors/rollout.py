@@ -75,7 +75,9 @@ class RolloutWorker:
             )
             mean, std = step_gaussian(schedule, steps, present, output, policy.prediction)
             latents = sample_step(mean, std, noise[:, step + 1], policy.storage)
-            log_probs.append(step_log_prob(latents, mean, std) if stochastic[step] else torch.zeros_like(mean[:, 0, 0, 0]))
+            log_probs.append(
+                step_log_prob(latents, mean, std) if stochastic[step] else torch.zeros_like(mean[:, 0, 0, 0])
+            )
             chain.append(latents)
         return torch.stack(chain, 1), torch.stack(log_probs, 1)
 

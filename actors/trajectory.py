@@ -53,6 +53,8 @@ class Trajectory:
             and len(self.prompts) == batch
         )
         if not shapes_fit:
-            raise ValueError(f"trajectory {self.task_id}: latents {self.latents.shape}, log-probs {self.log_probs.shape}")
+            raise ValueError(
+                f"trajectory {self.task_id}: latents {self.latents.shape}, log-probs {self.log_probs.shape}"
+            )
         if self.log_probs.dtype != np.float32:
             raise ValueError(f"trajectory {self.task_id}: log-probs are {self.log_probs.dtype}, not float32")

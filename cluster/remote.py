@@ -10,7 +10,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RaySystemError,
+    RayTaskError,
+)
 
 from cluster.placement import shortage
 from cluster.pool import (
@@ -36,6 +43,14 @@ _BUILD_ATTEMPTS = 3
 _LIVES_WITHOUT_RESULT = 10
 # For what is in this process already.
 _LOCAL_GET_S = 60.0
+
+# Ray's errors for a value whose node, owner or maker died.
+_GONE = (ObjectLostError, RayActorError, NodeDiedError)
+
+_IMPORT_CURE = (
+    "if a module is missing over there: install this package on every node, or submit the program from its folder "
+    "with `ray job submit --working-dir .`"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +139,7 @@ class RayCluster:
             raise own_exception(error) from error
         except GetTimeoutError as error:
             raise ObjectLost(f"an object did not arrive within {timeout_s:g} s") from error
-        except (ObjectLostError, RayActorError, NodeDiedError) as error:
+        except _GONE as error:
             raise ObjectLost(one_line(error)) from error
 
     def diagnosis(self) -> str:
@@ -178,12 +193,15 @@ class RayCluster:
             worker.is_built = True
             worker.failed_builds = 0
         except RayTaskError as error:
+            if isinstance(error.cause, RaySystemError):  # what to build did not even unpickle over there
+                raise ClusterError(f"{worker.name}: {one_line(error.cause)[:200]}; {_IMPORT_CURE}") from error
             raise own_exception(error) from error
         except (RayActorError, NodeDiedError) as error:
             worker.failed_builds += 1
-            # Ray's own part of the constructor cannot fail but by an import: no use in trying again.
-            hopeless = isinstance(error, RayActorError) and error.actor_init_failed
-            if hopeless or worker.failed_builds >= _BUILD_ATTEMPTS:
+            # The constructor of the actor itself cannot fail but by an import: no use in trying again.
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise ClusterError(f"{worker.name} cannot be started; {_IMPORT_CURE}") from error
+            if worker.failed_builds >= _BUILD_ATTEMPTS:
                 raise ClusterError(
                     f"{worker.name} died {worker.failed_builds} times while it was being built: {one_line(error)}"
                 ) from error
@@ -194,14 +212,14 @@ class RayCluster:
             return  # lost together with an earlier one
         try:
             seconds: float = ray.get(call.refs[0], timeout=_LOCAL_GET_S)
-        except (RayActorError, NodeDiedError) as error:
-            self._replace(pool, worker, one_line(error))
         except RayTaskError as error:
             worker.calls.remove(call)
-            if not isinstance(error.cause, (ObjectLostError, RayActorError, NodeDiedError)):
+            if not isinstance(error.cause, _GONE):
                 del pool.calls[call.key]
                 raise own_exception(error) from error
             self._outcomes.append(Lost(pool.name, call.key, worker.name, one_line(error.cause), arguments_gone=True))
+        except (RayActorError, NodeDiedError) as error:
+            self._replace(pool, worker, one_line(error))
         except ObjectLostError as error:
             worker.calls.remove(call)
             self._outcomes.append(Lost(pool.name, call.key, worker.name, one_line(error), arguments_gone=True))

@@ -54,6 +54,8 @@ def open_cluster(config: ClusterConfig) -> Iterator[Cluster]:
 def _open_ray(config: ClusterConfig) -> Cluster:
     address = config.address or os.environ.get("RAY_ADDRESS")
     handler = signal.getsignal(signal.SIGTERM)
+    if address and address != "auto":
+        _probe(address)
     try:
         joined = "ray" in sys.modules and _is_connected()
         if not joined:
@@ -61,7 +63,7 @@ def _open_ray(config: ClusterConfig) -> Cluster:
     finally:
         # Ray puts in a handler of its own; its exit status would be 15, and a program's own handler be gone.
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+            signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
     import ray
 
@@ -92,8 +94,6 @@ def _start(config: ClusterConfig) -> None:
 
 
 def _join(config: ClusterConfig, address: str) -> None:
-    if address != "auto":
-        _probe(address)
     _init(f"could not join the Ray cluster at {address}", config, address=address)
 
 
@@ -110,8 +110,10 @@ def _init(failure: str, config: ClusterConfig, **settings: Any) -> None:
     except BaseException:  # a signal while starting
         ray.shutdown()
         raise
-    dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else "none"
-    _log.info("connected to Ray %s at %s, dashboard %s", ray.__version__, context.address_info["address"], dashboard)
+    _log.info("connected to Ray %s at %s", ray.__version__, ray.get_runtime_context().gcs_address)
+    if context.dashboard_url:
+        hint = " (`ray get-auth-token` prints its token)" if os.environ.get("RAY_AUTH_MODE") == "token" else ""
+        _log.info("dashboard: http://%s%s", context.dashboard_url, hint)
 
 
 def _is_connected() -> bool:
@@ -162,8 +164,7 @@ def _temp_dir() -> str | None:
 def _python_path() -> Iterator[None]:
     """Let workers of a Ray that starts now import what this program can, wherever it was started from."""
     before = os.environ.get("PYTHONPATH")
-    added = [path or os.getcwd() for path in sys.path if not path.startswith((sys.prefix, sys.base_prefix))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(added))
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path or os.getcwd() for path in sys.path))
     try:
         yield
     finally:

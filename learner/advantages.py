@@ -32,9 +32,7 @@ class PromptStatistics:
     """Below this many rewards, a prompt's samples are normalised by the whole round."""
     rewards: dict[str, deque[float]] = field(default_factory=dict)
 
-    def advantages(
-        self, prompts: Sequence[str], rewards: Float[Tensor, " sample"]
-    ) -> Float[Tensor, " sample"]:
+    def advantages(self, prompts: Sequence[str], rewards: Float[Tensor, " sample"]) -> Float[Tensor, " sample"]:
         """Take a round's rewards in, and normalise each by its prompt's statistics (float64 inside, float32 out).
 
         Raises:

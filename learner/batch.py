@@ -37,9 +37,7 @@ class Pairs:
     steps: Int[Tensor, " pair"]
 
 
-def stack(
-    trajectories: Sequence[Trajectory], rewards: Float[np.ndarray, " all"], device: torch.device
-) -> TrainBatch:
+def stack(trajectories: Sequence[Trajectory], rewards: Float[np.ndarray, " all"], device: torch.device) -> TrainBatch:
     """Join a round's trajectories, in task order, leaving out samples whose reward is NaN (they were dropped)."""
     valid = np.isfinite(rewards)
     prompts = [prompt for trajectory in trajectories for prompt in trajectory.prompts]

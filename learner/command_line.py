@@ -129,7 +129,8 @@ def _resumed(words: list[str], given: Arguments) -> Arguments:
         free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE_SECTIONS
         if before.get(key) != after.get(key) and not free:
             raise ValueError(
-                f"--resume: {key} was {before.get(key)!r} in this run and cannot become {after.get(key)!r}; start a new run"
+                f"--resume: {key} was {before.get(key)!r} in this run and cannot become {after.get(key)!r}; "
+                "start a new run"
             )
     return resumed
 

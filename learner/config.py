@@ -20,9 +20,9 @@ class RunSection(BaseModel):
     """Folder of the run; empty means the preset's name with the date and time."""
     dir: str = "runs"
     """Where runs lie."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
-    rounds: int = Field(40, ge=1)
+    rounds: int = Field(default=40, ge=1)
     """Rounds to train in all, those before a resume included."""
 
     @field_validator("name")
@@ -38,9 +38,9 @@ class ScheduleConfig(BaseModel):
 
     model_config = SECTION
 
-    samples_per_round: int = Field(256, ge=1)
+    samples_per_round: int = Field(default=256, ge=1)
     """Samples that one round trains on; a multiple of samplers.batch_size."""
-    lag: int = Field(1, ge=0)
+    lag: int = Field(default=1, ge=0)
     """Rounds that the sampling policy may trail; 0 is synchronous, 1 lets sampling and training overlap."""
     kind: Literal["fixed", "freshest"] = "fixed"
     """`fixed`: round n is always drawn by version max(0, n - lag), reproducible. `freshest`: by the newest there is."""
@@ -51,41 +51,42 @@ class LearnerConfig(BaseModel):
 
     model_config = SECTION
 
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
     """AdamW's step size, constant."""
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     """Decay of the gradient's mean."""
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the gradient's square."""
-    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
     """Added to the root of the gradient's square."""
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     """Decoupled weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm before each optimizer step."""
-    optimizer_steps: int = Field(4, ge=1)
-    """Optimizer steps of one pass over a round; each uses an equal share of its samples, with all their denoising steps."""
-    inner_epochs: int = Field(1, ge=1)
+    optimizer_steps: int = Field(default=4, ge=1)
+    """Optimizer steps of one pass over a round; each uses an equal share of its samples with all denoising steps."""
+    inner_epochs: int = Field(default=1, ge=1)
     """Passes over a round."""
-    minibatch: int = Field(64, ge=1)
+    minibatch: int = Field(default=64, ge=1)
     """(sample, denoising step) pairs computed at once; gradients are accumulated over an optimizer step's pairs."""
-    clip_range: float = Field(1e-4, gt=0)
+    clip_range: float = Field(default=1e-4, gt=0)
     """Half-width of the ratio's trust region; it scales with the latent's size, since log-probs are means over it."""
-    advantage_clip: float = Field(5.0, gt=0)
+    advantage_clip: float = Field(default=5.0, gt=0)
     """Advantages are cut to plus or minus this."""
-    prompt_buffer: int = Field(16, ge=1)
+    prompt_buffer: int = Field(default=16, ge=1)
     """Newest rewards kept for each prompt's mean and standard deviation."""
-    prompt_min_count: int = Field(16, ge=1)
+    prompt_min_count: int = Field(default=16, ge=1)
     """Rewards a prompt needs before its own statistics replace the round's."""
-    log_prob_tolerance: float | None = Field(None, gt=0)
-    """Largest difference allowed between a sampler's log-prob and the learner's under the same weights; none means 1e-6 for float32 and 1e-3 otherwise."""
-    threads: int = Field(1, ge=1)
+    log_prob_tolerance: float | None = Field(default=None, gt=0)
+    """Largest difference allowed between a sampler's log-prob and the learner's under the same weights; none means
+    1e-6 for float32 and 1e-3 otherwise."""
+    threads: int = Field(default=1, ge=1)
     """CPU threads of the learner; part of what makes two runs equal."""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda`, …"""
-    num_cpus: float = Field(0.0, ge=0.0)
+    num_cpus: float = Field(default=0.0, ge=0.0)
     """CPUs that Ray reserves for the learner; 0 lets it share them."""
-    num_gpus: float = Field(0.0, ge=0.0)
+    num_gpus: float = Field(default=0.0, ge=0.0)
     """GPUs that Ray reserves for the learner."""
 
 
@@ -94,9 +95,9 @@ class EvaluationConfig(BaseModel):
 
     model_config = SECTION
 
-    samples: int = Field(64, ge=1)
+    samples: int = Field(default=64, ge=1)
     """Evaluation samples; prompts of the set in turn."""
-    every: int = Field(0, ge=0)
+    every: int = Field(default=0, ge=0)
     """Rounds between evaluations; 0 evaluates version 0 and the last one only."""
 
 
@@ -105,9 +106,9 @@ class CheckpointConfig(BaseModel):
 
     model_config = SECTION
 
-    every: int = Field(5, ge=1)
+    every: int = Field(default=5, ge=1)
     """Rounds between checkpoints; the last round always writes one."""
-    keep: int = Field(3, ge=2)
+    keep: int = Field(default=3, ge=2)
     """Newest checkpoints kept; at least two, so that a damaged one can be passed over."""
 
 
@@ -116,9 +117,9 @@ class LogConfig(BaseModel):
 
     model_config = SECTION
 
-    images: int = Field(16, ge=0)
+    images: int = Field(default=16, ge=0)
     """Samples of each round saved as one grid; 0 saves none."""
-    every: int = Field(1, ge=1)
+    every: int = Field(default=1, ge=1)
     """Rounds between grids."""
 
 

@@ -153,10 +153,12 @@ class Intake:
 
     def _drawn(self, task: SampleTask) -> Callable[[Outcome], None]:
         def then(outcome: Outcome) -> None:
-            if isinstance(outcome, Lost):
-                return self._draw_again(outcome)
-            self.ledger.move(task.task_id, State.SCORING)
-            self._score(task, outcome)
+            match outcome:
+                case Lost():
+                    self._draw_again(outcome)
+                case Done():
+                    self.ledger.move(task.task_id, State.SCORING)
+                    self._score(task, outcome)
 
         return then
 
@@ -205,6 +207,4 @@ class Intake:
 
 def failures(result: RewardResult) -> dict[int, str]:
     """Why samples have no reward, by index."""
-    return {
-        index: f"reward {status.value}" for index, status in enumerate(result.statuses) if status is not Status.OK
-    }
+    return {index: f"reward {status.value}" for index, status in enumerate(result.statuses) if status is not Status.OK}

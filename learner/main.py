@@ -37,7 +37,11 @@ def _train(command: Command) -> int:
     folder = run_folder(command)
     if not command.resume and folder.exists():
         raise ValueError(f"run.name: {folder} exists; choose another --run.name, or go on with it by --resume")
-    for chatter, quiet in (("TQDM_DISABLE", "1"), ("TRANSFORMERS_VERBOSITY", "error"), ("DIFFUSERS_VERBOSITY", "error")):
+    for chatter, quiet in (
+        ("TQDM_DISABLE", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("DIFFUSERS_VERBOSITY", "error"),
+    ):
         os.environ.setdefault(chatter, quiet)
 
     from actors.policy import WeightsError
@@ -51,15 +55,18 @@ def _train(command: Command) -> int:
         print(f"run failed: {error}", file=sys.stderr, flush=True)
         return RUN_ERROR
     print(
-        f"finished: mean reward {summary['eval_reward_first']:.4f} -> {summary['eval_reward_last']:.4f} on the evaluation "
-        f"prompts, {summary['images']} images in {summary['seconds']:.0f} s\n"
+        f"finished: mean reward {summary['eval_reward_first']:.4f} -> {summary['eval_reward_last']:.4f} "
+        f"on the evaluation prompts, {summary['images']} images in {summary['seconds']:.0f} s\n"
         f"adapter {folder / 'adapter'}\nLoRA digest {summary['lora_digest']}"
     )
     return 0
 
 
 def run_folder(command: Command) -> Path:
-    """Where the run lies. A submitted job's own folder is thrown away, so there a relative place is in the home folder."""
+    """Where the run lies.
+
+    A submitted job's own folder is thrown away at its end, so there a relative place is one in the home folder.
+    """
     base = Path(command.config.run.dir).expanduser()
     if not base.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         base = Path.home() / base

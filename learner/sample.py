@@ -1,4 +1,4 @@
-"""`python -m learner.sample --adapter DIR --prompt "a fox" -n 16 --out grid.png`: the model without and with an adapter."""
+"""Draw with and without an adapter: `python -m learner.sample --adapter DIR --prompt "a fox" -n 16 --out grid.png`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--prompt", required=True, help="what to draw")
     parser.add_argument("-n", "--num", type=int, default=16, help="images of each; both sides use the same noise")
     parser.add_argument("--out", type=Path, default=Path("grid.png"), help="picture to write")
-    parser.add_argument("--model", help="model of the adapter; default: that of the run the adapter lies in, else emoji")
+    parser.add_argument(
+        "--model", help="model of the adapter; default: that of the run the adapter lies in, else emoji"
+    )
     parser.add_argument("--steps", type=int, help="denoising steps; default: the run's, else 20")
     parser.add_argument("--guidance-scale", type=float, help="default: the run's, else 3")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
@@ -39,7 +41,9 @@ def draw(arguments: argparse.Namespace) -> None:
         ValueError: the adapter or the model is not there, or a number is impossible.
     """
     if not (arguments.adapter / "pytorch_lora_weights.safetensors").is_file():
-        raise ValueError(f"--adapter: {arguments.adapter} has no pytorch_lora_weights.safetensors; a run's is in its adapter/")
+        raise ValueError(
+            f"--adapter: {arguments.adapter} has no pytorch_lora_weights.safetensors; a run's is in its adapter/"
+        )
     if arguments.num < 1:
         raise ValueError("-n must be at least 1")
     from actors.config import DenoisingConfig, ModelConfig

@@ -176,9 +176,7 @@ class Learner:
                 new_log_probs, batch.log_probs[pairs.samples, pairs.steps], advantages[pairs.samples]
             )
             (terms.loss.sum() / num_pairs).backward()
-            sums += torch.stack(
-                [terms.loss.detach().sum(), 0.5 * (terms.log_ratio**2).sum(), terms.clipped.sum()]
-            )
+            sums += torch.stack([terms.loss.detach().sum(), 0.5 * (terms.log_ratio**2).sum(), terms.clipped.sum()])
             ratio_error = torch.maximum(ratio_error, terms.log_ratio.expm1().abs().max())
         grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm)
         if not torch.isfinite(grad_norm):
@@ -207,8 +205,8 @@ class Learner:
                 self._policy.apply(self._published[self._version])
         if not worst <= self._tolerance:
             raise WeightsError(
-                f"round {self._version}: sampler and learner disagree on log-probs by {worst:.2e} under the same weights "
-                f"(tolerance {self._tolerance:.0e}); give both the same dtype and kind of device, or raise "
-                "learner.log_prob_tolerance"
+                f"round {self._version}: under the same weights, sampler and learner disagree on log-probs by "
+                f"{worst:.2e} (tolerance {self._tolerance:.0e}); give both the same dtype and kind of device, "
+                "or raise learner.log_prob_tolerance"
             )
         return worst

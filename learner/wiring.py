@@ -88,9 +88,7 @@ def start_pools(cluster: Cluster, config: RunConfig) -> Pools:
             )
         ),
         rewards=cluster.start(
-            WorkerSpec(
-                "reward", partial(build_reward_worker, rewards), rewards.num, rewards.num_cpus, rewards.num_gpus
-            )
+            WorkerSpec("reward", partial(build_reward_worker, rewards), rewards.num, rewards.num_cpus, rewards.num_gpus)
         ),
         learner=cluster.start(
             WorkerSpec(
@@ -163,9 +161,7 @@ def _train(
         learner.version,
     )
     batches = evaluation_batches(prompts, config.evaluation.samples, batch_size, config.run.seed)
-    evaluation = Evaluation(
-        events, pools.samplers, pools.rewards, batches, config.evaluation.every, config.run.rounds
-    )
+    evaluation = Evaluation(events, pools.samplers, pools.rewards, batches, config.evaluation.every, config.run.rounds)
     reports = Reports(
         events,
         folder,
@@ -228,5 +224,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"  # this project itself, when run from its sources as a submitted job
-
-

@@ -14,11 +14,11 @@ class RewardsConfig(BaseModel):
 
     name: Literal["compressibility", "incompressibility"] = "compressibility"
     """Reward to train on."""
-    num: int = Field(1, ge=1)
+    num: int = Field(default=1, ge=1)
     """Reward workers; results do not depend on it."""
-    jpeg_quality: int = Field(95, ge=1, le=100)
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
     """Quality that the JPEG rewards encode at."""
-    num_cpus: float = Field(0.0, ge=0.0)
+    num_cpus: float = Field(default=0.0, ge=0.0)
     """CPUs that Ray reserves for each reward worker; 0 lets it share them."""
-    num_gpus: float = Field(0.0, ge=0.0)
+    num_gpus: float = Field(default=0.0, ge=0.0)
     """GPUs that Ray reserves for each reward worker."""

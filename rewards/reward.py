@@ -61,7 +61,8 @@ class RewardResult:
     def __post_init__(self) -> None:
         if not len(self.values) == len(self.statuses) == len(self.details):
             raise ValueError(
-                f"reward {self.reward}: {len(self.values)} values, {len(self.statuses)} statuses, {len(self.details)} details"
+                f"reward {self.reward}: {len(self.values)} values, {len(self.statuses)} statuses, "
+                f"{len(self.details)} details"
             )
         for value, status in zip(self.values, self.statuses, strict=True):
             if (status is Status.OK) != bool(np.isfinite(value)) or np.isinf(value):

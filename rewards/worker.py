@@ -54,5 +54,7 @@ class RewardWorker:
             detail = f"{values.shape} values for {len(images)} images"
             return np.full(len(images), np.nan, np.float32), [(Status.INVALID, detail)] * len(images)
         finite = np.isfinite(values)
-        reasons = [(Status.OK, "") if ok else (Status.INVALID, f"value {v}") for v, ok in zip(values, finite, strict=True)]
+        reasons = [
+            (Status.OK, "") if ok else (Status.INVALID, f"value {v}") for v, ok in zip(values, finite, strict=True)
+        ]
         return np.where(finite, values, np.float32(np.nan)), reasons

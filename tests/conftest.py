@@ -20,6 +20,10 @@ def ray_session() -> Iterator[None]:
         patch.setenv("HOME", home)
         patch.setenv("RAY_TMPDIR", home)
         patch.delenv("RAY_ADDRESS", raising=False)
+        # A dead node is called dead after 3 s, not 15.
+        for name in ("initial_delay_ms", "period_ms", "timeout_ms"):
+            patch.setenv(f"RAY_health_check_{name}", "1000")
+        patch.setenv("RAY_health_check_failure_threshold", "3")
         with open_cluster(ClusterConfig(dashboard=False, object_store_mb=200)):
             yield
         patch.undo()

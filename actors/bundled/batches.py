@@ -23,9 +23,7 @@ def row_weights(pictures: Pictures) -> Tensor:
     names = [entry["animal"] for entry in pictures.entries]
     count = {name: names.count(name) for name in set(names)}
     kinds = len(count) - 1
-    return torch.tensor(
-        [ANIMAL_SHARE / (kinds * count[n]) if n else (1 - ANIMAL_SHARE) / count[n] for n in names]
-    )
+    return torch.tensor([ANIMAL_SHARE / (kinds * count[n]) if n else (1 - ANIMAL_SHARE) / count[n] for n in names])
 
 
 class Batches:

@@ -52,9 +52,7 @@ def sample(
     return torch.cat(found).float()
 
 
-def get_judge(
-    pictures: Pictures, path: Path, steps: int, seed: int
-) -> tuple[nn.Module, dict[str, float]]:
+def get_judge(pictures: Pictures, path: Path, steps: int, seed: int) -> tuple[nn.Module, dict[str, float]]:
     """A judge of all styles, and how good judges are on pictures not seen; cached at ``path``."""
     if path.exists():
         saved = torch.load(path, weights_only=True)

@@ -61,9 +61,7 @@ def augmented(images: Tensor, random: torch.Generator) -> Tensor:
     half = functional.avg_pool2d(images, 2)
     soft = functional.interpolate(half, scale_factor=2.0, mode="bilinear")
     images = images.lerp(soft, torch.rand(size, 1, 1, 1, generator=random))
-    images = images + 0.1 * torch.rand(size, 1, 1, 1, generator=random) * torch.randn(
-        images.shape, generator=random
-    )
+    images = images + 0.1 * torch.rand(size, 1, 1, 1, generator=random) * torch.randn(images.shape, generator=random)
     corner = torch.randint(0, 52, (size, 2), generator=random).tolist()
     for image, (top, left) in zip(images, corner, strict=True):
         image[:, top : top + 16, left : left + 16] = 1.0

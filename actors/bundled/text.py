@@ -37,7 +37,7 @@ def build_tokenizer(captions: list[str], emphasised: list[str], folder: Path) ->
     words: Counter[str] = Counter()
     for caption in captions:
         words.update(re.findall(r"[a-z]+", caption.lower()))
-    words.update({word: 100 for word in emphasised})
+    words.update(dict.fromkeys(emphasised, 100))
     merges = learn_merges(words)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*alphabet, *(byte + "</w>" for byte in alphabet)]
@@ -75,7 +75,5 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Int64 ``[N, 24]``, padded as StableDiffusionPipeline pads."""
-    encoded = tokenizer(
-        captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
-    )
+    encoded = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
     return encoded.input_ids.to(torch.int64)

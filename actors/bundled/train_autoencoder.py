@@ -69,9 +69,7 @@ def one_step(model: AutoencoderTiny, batch: Tensor, noise: Tensor) -> Tensor:
     return reconstruction_loss(output.float(), batch) + 0.02 * latent_loss(latents)
 
 
-def train(
-    pictures: Pictures, work: Path, steps: int, batch_size: int, seed: int
-) -> AutoencoderTiny:
+def train(pictures: Pictures, work: Path, steps: int, batch_size: int, seed: int) -> AutoencoderTiny:
     """Trains for ``steps`` in all, from the checkpoint in ``work`` where there is one."""
     torch.manual_seed(seed)
     model = new_autoencoder().to(memory_format=torch.channels_last)

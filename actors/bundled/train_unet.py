@@ -91,8 +91,10 @@ def diffusion_loss(
     noise = torch.randn(clean.shape, generator=random)
     noisy = scheduler.add_noise(clean, noise, timesteps)
     context = models["text_encoder"](tokens).last_hidden_state
-    velocity = models["unet"](noisy, timesteps, context).sample
-    return functional.mse_loss(velocity, scheduler.get_velocity(clean, noise, timesteps))
+    # bfloat16 is a fifth faster where the processor has it; weights and average stay float32.
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = models["unet"](noisy, timesteps, context).sample
+    return functional.mse_loss(velocity.float(), scheduler.get_velocity(clean, noise, timesteps))
 
 
 @torch.no_grad()
@@ -105,9 +107,9 @@ def follow(average: nn.Module, models: nn.Module, step: int) -> None:
 def train(work: Path, steps: int, batch_size: int, seed: int) -> None:
     """Trains up to ``steps`` in all, from the checkpoint in ``work`` where there is one."""
     torch.manual_seed(seed)
-    models = new_models(work)
+    models = new_models(work).to(memory_format=torch.channels_last)
     average = copy.deepcopy(models).requires_grad_(False)
-    optimizer = torch.optim.AdamW(models.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(models.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     parts = {"models": models, "average": average, "optimizer": optimizer}
     start = load_checkpoint(work / CHECKPOINT, parts)
     batches = Batches(load_pictures(work), load_latents(work), work / "tokenizer")

@@ -23,9 +23,7 @@ def diffusers_scheduler(prediction: str, **changes: object) -> DDIMScheduler:
 
 def our_schedule(scheduler: DDIMScheduler, num_steps: int, eta: float):
     scheduler.set_timesteps(num_steps)
-    return ddim_schedule(
-        scheduler.alphas_cumprod, scheduler.timesteps, float(scheduler.final_alpha_cumprod), eta
-    )
+    return ddim_schedule(scheduler.alphas_cumprod, scheduler.timesteps, float(scheduler.final_alpha_cumprod), eta)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

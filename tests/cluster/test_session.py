@@ -72,6 +72,30 @@ def test_an_address_of_another_kind_is_refused_with_the_cure(address: str) -> No
     assert "give HOST:PORT" in refusal(address)
 
 
+JOIN_A_CLUSTER = """
+from cluster.config import ClusterConfig
+from cluster.pool import WorkerSpec
+from cluster.session import open_cluster
+from tests.cluster.workers import build
+with open_cluster(ClusterConfig()) as cluster:
+    pool = cluster.start(WorkerSpec("sampler", build, num=1))
+    pool.submit(0, "double", 21)
+    (done,) = cluster.wait(60)
+    assert cluster.get(done.outputs[0], 10) == 42
+"""
+
+
+@pytest.mark.ray
+def test_a_ray_that_was_joined_is_left_running(ray_session: None) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    subprocess.run(
+        [sys.executable, "-c", JOIN_A_CLUSTER], env={**os.environ, "RAY_ADDRESS": address}, check=True, timeout=60
+    )
+    assert ray.cluster_resources()
+
+
 @pytest.mark.ray
 def test_sigterm_ends_the_program_and_all_that_it_started() -> None:
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as home:

@@ -1,0 +1,45 @@
+# Needs Python >= 3.10, make and a package registry; everything else is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: train test lint format lock clean
+
+train: $(READY)
+	$(BIN)/python -m learner.main $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The mark is made last, so a broken set-up is begun anew.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.10; use make PYTHON=/path/to/a/newer/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: $(PYTHON) has no venv; install it (Debian: apt install python3-venv)" >&2; exit 2; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Exact versions for all supported Pythons. The CUDA packages that torch names for Linux are left out: whoever installs
+# a CUDA build of torch gets them with it, and a CPU build needs none.
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy requires-python --python-version 3.10 \
+	  --all-extras --no-annotate --no-header pyproject.toml | \
+	  grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info
