@@ -74,6 +74,7 @@ class PretrainedPolicy:
             output = self.unet(latents.to(self.dtype), timesteps, embeddings, return_dict=False)[0]
         return output.float()
 
+    @torch.inference_mode(mode=False)  # what is cached here may be used in training too
     @torch.no_grad()
     def embed(self, prompts: tuple[str, ...]) -> Float[Tensor, "batch token feature"]:
         """Text embeddings; each prompt is encoded once, by itself, so its value never depends on its neighbours."""
@@ -158,22 +159,24 @@ def ddim_scheduler(scheduler: Any) -> DDIMScheduler:
 
 def _load(config: ModelConfig, with_decoder: bool) -> Any:
     path = resolve_model(config.path)
-    skipped = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    settings: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
     if not with_decoder:
-        skipped["vae"] = None
+        settings["vae"] = None
+    if config.dtype != "float32":
+        settings["torch_dtype"] = getattr(torch, config.dtype)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             path,
             use_safetensors=True,
             requires_safety_checker=False,
-            **skipped,
+            **settings,
         )
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"model.path: {config.path} cannot be loaded ({reason}); give a folder or a reachable hub id"
         ) from error
-    return pipeline.to(getattr(torch, config.dtype))
+    return pipeline
 
 
 def _attach_lora(unet: Any, config: ModelConfig, seed: int) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -32,11 +31,8 @@ from cluster.pool import (
     WorkerSpec,
 )
 from cluster.survey import alive_nodes, may_grow, survey
-from cluster.worker import Call, RemoteWorker, one_line, own_exception
+from cluster.worker import Call, RemotePool, RemoteWorker, one_line, own_exception
 
-# A second call waits at the worker, its arguments already fetched, so that a worker does not idle while the driver is
-# busy. More would only bind calls to a worker that others could have taken, and lose more of them with it.
-_CALLS_PER_WORKER = 2
 # Three deaths in a row while being built are no accident (out of memory, a crash in a library).
 _BUILD_ATTEMPTS = 3
 # Preemptions and kills end calls by ones and twos. Only a call that itself kills its worker ends ten lives in a row.
@@ -48,39 +44,11 @@ _LOCAL_GET_S = 60.0
 _GONE = (ObjectLostError, RayActorError, NodeDiedError)
 
 _IMPORT_CURE = (
-    "if a module is missing over there: install this package on every node, or submit the program from its folder "
-    "with `ray job submit --working-dir .`"
+    "install what is missing on every node, or submit the program from its folder with "
+    "`ray job submit --working-dir . -- …`"
 )
 
 _log = logging.getLogger(__name__)
-
-
-class RemotePool:
-    """A queue, and the actors that take calls from it."""
-
-    def __init__(self, spec: WorkerSpec, workers: Sequence[RemoteWorker]) -> None:
-        self.name = spec.pool
-        self.spec = spec
-        self.workers = workers
-        self.queue: deque[Call] = deque()
-        self.calls: dict[Hashable, Call] = {}
-
-    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1) -> None:
-        if key in self.calls:
-            raise ValueError(f"{self.name} call {key!r} is in flight already")
-        self.calls[key] = Call(key, method, args, outputs)
-        self.queue.append(self.calls[key])
-
-    def in_flight(self) -> Sequence[Hashable]:
-        return list(self.calls)
-
-    def hand_out(self) -> None:
-        """Give queued calls to the workers with the fewest, as far as their places go."""
-        while self.queue:
-            open_workers = [w for w in self.workers if w.is_built and len(w.calls) < _CALLS_PER_WORKER]
-            if not open_workers:
-                return
-            min(open_workers, key=lambda w: len(w.calls)).take(self.queue.popleft())
 
 
 class RayCluster:
@@ -193,14 +161,16 @@ class RayCluster:
             worker.is_built = True
             worker.failed_builds = 0
         except RayTaskError as error:
-            if isinstance(error.cause, RaySystemError):  # what to build did not even unpickle over there
-                raise ClusterError(f"{worker.name}: {one_line(error.cause)[:200]}; {_IMPORT_CURE}") from error
+            if isinstance(error.cause, RaySystemError):  # the function that builds did not even unpickle over there
+                what = str(error.cause).splitlines()[0]
+                raise ClusterError(f"{worker.name} cannot be started: {what}; {_IMPORT_CURE}") from error
             raise own_exception(error) from error
         except (RayActorError, NodeDiedError) as error:
             worker.failed_builds += 1
-            # The constructor of the actor itself cannot fail but by an import: no use in trying again.
-            if isinstance(error, RayActorError) and error.actor_init_failed:
-                raise ClusterError(f"{worker.name} cannot be started; {_IMPORT_CURE}") from error
+            if "failed to import" in str(error):  # Ray's words for an actor class; no use in trying again
+                raise ClusterError(
+                    f"{worker.name} cannot be started: its process cannot import this package; {_IMPORT_CURE}"
+                ) from error
             if worker.failed_builds >= _BUILD_ATTEMPTS:
                 raise ClusterError(
                     f"{worker.name} died {worker.failed_builds} times while it was being built: {one_line(error)}"
@@ -235,8 +205,9 @@ class RayCluster:
         calls meanwhile with errors every two seconds.
         """
         _log.warning("%s died (%s); starting it anew", worker.name, reason)
-        self._outcomes += [Lost(pool.name, call.key, worker.name, reason) for call in worker.calls]
-        worker.lives_without_result += bool(worker.calls)
+        calls, worker.calls = worker.calls, []
+        self._outcomes += [Lost(pool.name, call.key, worker.name, reason) for call in calls]
+        worker.lives_without_result += bool(calls)
         if worker.lives_without_result >= _LIVES_WITHOUT_RESULT:
             raise ClusterError(
                 f"{worker.name} died {worker.lives_without_result} times in a row without finishing a call: {reason}"

@@ -94,7 +94,12 @@ def _start(config: ClusterConfig) -> None:
 
 
 def _join(config: ClusterConfig, address: str) -> None:
-    _init(f"could not join the Ray cluster at {address}", config, address=address)
+    _init(
+        f"could not join the Ray cluster at {address}; it has to have the same versions of Ray and Python and the same "
+        "RAY_AUTH_MODE, and this machine has to be one of its nodes (from outside: `ray job submit`)",
+        config,
+        address=address,
+    )
 
 
 def _init(failure: str, config: ClusterConfig, **settings: Any) -> None:

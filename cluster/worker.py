@@ -1,11 +1,12 @@
-"""One worker on Ray: the actor around a plain object, and what the driver knows of it."""
+"""Workers on Ray: the actor around a plain object, what the driver knows of it, and the queue of a pool of them."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Callable, Hashable
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.placement import needs, show
 from cluster.pool import WorkerSpec, invoke
+
+# A second call waits at the worker, its arguments already fetched, so that a worker does not idle while the driver is
+# busy. More would only bind calls to a worker that others could have taken, and lose more of them with it.
+_CALLS_PER_WORKER = 2
 
 
 class Host:
@@ -125,6 +130,34 @@ class RemoteWorker:
 
     def _age(self) -> float:
         return time.monotonic() - self._begun_at
+
+
+class RemotePool:
+    """A queue, and the actors that take calls from it."""
+
+    def __init__(self, spec: WorkerSpec, workers: Sequence[RemoteWorker]) -> None:
+        self.name = spec.pool
+        self.spec = spec
+        self.workers = workers
+        self.queue: deque[Call] = deque()
+        self.calls: dict[Hashable, Call] = {}
+
+    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1) -> None:
+        if key in self.calls:
+            raise ValueError(f"{self.name} call {key!r} is in flight already")
+        self.calls[key] = Call(key, method, args, outputs)
+        self.queue.append(self.calls[key])
+
+    def in_flight(self) -> Sequence[Hashable]:
+        return list(self.calls)
+
+    def hand_out(self) -> None:
+        """Give queued calls to the workers with the fewest, as far as their places go."""
+        while self.queue:
+            open_workers = [w for w in self.workers if w.is_built and len(w.calls) < _CALLS_PER_WORKER]
+            if not open_workers:
+                return
+            min(open_workers, key=lambda w: len(w.calls)).take(self.queue.popleft())
 
 
 def own_exception(error: RayTaskError) -> BaseException:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,6 +68,12 @@ def read_command(argv: list[str]) -> Command:
         name = f"{Path(preset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
         config = config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
     return Command(config, arguments.resume, arguments.check)
+
+
+def hush_libraries() -> None:
+    """No progress bars and advice of the libraries between our own lines; to be called before they are imported."""
+    for name, value in (("TQDM_DISABLE", "1"), ("TRANSFORMERS_VERBOSITY", "error"), ("DIFFUSERS_VERBOSITY", "error")):
+        os.environ.setdefault(name, value)
 
 
 def presets() -> list[str]:

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 from cluster.pool import ClusterError
-from learner.command_line import Command, read_command
+from learner.command_line import Command, hush_libraries, read_command
 
 USER_ERROR = 2
 RUN_ERROR = 1
+INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
             print(plan(command.config))
             return 0
         return _train(command)
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the newest checkpoint", file=sys.stderr, flush=True)
+        return INTERRUPTED
     except (ValueError, ClusterError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
@@ -37,12 +41,7 @@ def _train(command: Command) -> int:
     folder = run_folder(command)
     if not command.resume and folder.exists():
         raise ValueError(f"run.name: {folder} exists; choose another --run.name, or go on with it by --resume")
-    for chatter, quiet in (
-        ("TQDM_DISABLE", "1"),
-        ("TRANSFORMERS_VERBOSITY", "error"),
-        ("DIFFUSERS_VERBOSITY", "error"),
-    ):
-        os.environ.setdefault(chatter, quiet)
+    hush_libraries()
 
     from actors.policy import WeightsError
     from learner.events import CallLost, Stalled

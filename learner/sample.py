@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from learner.command_line import tomllib
+from learner.command_line import hush_libraries, tomllib
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,6 +46,7 @@ def draw(arguments: argparse.Namespace) -> None:
         )
     if arguments.num < 1:
         raise ValueError("-n must be at least 1")
+    hush_libraries()
     from actors.config import DenoisingConfig, ModelConfig
     from actors.policy import PolicyVersion
     from actors.pretrained import PretrainedPolicy

@@ -61,6 +61,7 @@ def train(config: RunConfig, folder: Path, resume: bool) -> dict[str, Any]:
     )
     resumed = checkpoints.newest() if resume else None
     with open_cluster(config.cluster) as cluster:
+        log.info("starting %d sampler(s), %d reward worker(s), the learner", config.samplers.num, config.rewards.num)
         pools = start_pools(cluster, config)
         cluster.ready(config.cluster.start_timeout_s)
         version = resumed.learner.version if resumed else None
@@ -147,6 +148,8 @@ def _train(
     learner = LearnerClient(events, pools.learner, config.schedule.lag, resumed.learner if resumed else None)
     ledger = resumed.ledger if resumed else Ledger()
     ledger.observer = partial(_journal, folder)
+    if resumed:
+        folder.journal({"resumed_at_version": learner.version})
     batch_size = config.samplers.batch_size
     intake = Intake(
         events,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor
 from torch.nn import functional
 
-from actors.bundled.resume import load_checkpoint, save_checkpoint
+from actors.bundled.resume import Progress, load_checkpoint, save_checkpoint
 from actors.bundled.work import Pictures, load_pictures
 
 LATENT_CHANNELS = 8
@@ -76,7 +75,7 @@ def train(pictures: Pictures, work: Path, steps: int, batch_size: int, seed: int
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, betas=(0.9, 0.99))
     start = load_checkpoint(work / CHECKPOINT, {"model": model, "optimizer": optimizer})
     is_animal = torch.tensor([bool(entry["animal"]) for entry in pictures.entries])
-    began, running = time.monotonic(), 0.0
+    progress = Progress(start)
     for step in range(start, steps):
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
@@ -92,11 +91,7 @@ def train(pictures: Pictures, work: Path, steps: int, batch_size: int, seed: int
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        running += 0.01 * (loss.item() - running) if step > start else loss.item()
-        if (step + 1) % 200 == 0:
-            seconds = time.monotonic() - began
-            print(f"step {step + 1} loss {running:.4f} {seconds:.0f} s", flush=True)
-        if (step + 1) % 1000 == 0 or step + 1 == steps:
+        if progress.save_due(loss.item(), last=step + 1 == steps):
             save_checkpoint(work / CHECKPOINT, step + 1, {"model": model, "optimizer": optimizer})
     return model
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 
 from actors.bundled.batches import Batches
 from actors.bundled.pictures import animals
-from actors.bundled.resume import load_checkpoint, save_checkpoint
+from actors.bundled.resume import Progress, load_checkpoint, save_checkpoint
 from actors.bundled.text import HIDDEN, build_tokenizer, new_text_encoder
 from actors.bundled.work import load_latents, load_pictures
 
@@ -23,7 +23,6 @@ LEARNING_RATE = 1e-3
 WARM_UP_STEPS = 200
 DECAY_FRACTION = 0.2
 EMA_DECAY = 0.9985
-SAVE_EVERY_S = 120
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -82,15 +81,20 @@ def diffusion_loss(
     clean: Tensor,
     tokens: Tensor,
     random: torch.Generator,
+    mine: slice,
 ) -> Tensor:
-    """Mean squared error of the velocity; latents ``[B, 8, 8, 8]``, tokens ``[B, 24]``."""
+    """Mean squared error of the velocity; latents ``[B, 8, 8, 8]``, tokens ``[B, 24]``.
+
+    The whole batch is drawn, so that its noise does not depend on the workers; only ``mine`` is used.
+    """
     size = len(clean)
     # One timestep from each of B equal slices: the expectation of uniform draws, less variance.
     places = (torch.arange(size) + torch.rand(size, generator=random)) / size
     timesteps = (places * scheduler.config.num_train_timesteps).long()
     noise = torch.randn(clean.shape, generator=random)
+    clean, noise, timesteps = clean[mine], noise[mine], timesteps[mine]
     noisy = scheduler.add_noise(clean, noise, timesteps)
-    context = models["text_encoder"](tokens).last_hidden_state
+    context = models["text_encoder"](tokens[mine]).last_hidden_state
     # bfloat16 is a fifth faster where the processor has it; weights and average stay float32.
     with torch.autocast("cpu", torch.bfloat16):
         velocity = models["unet"](noisy, timesteps, context).sample
@@ -104,35 +108,62 @@ def follow(average: nn.Module, models: nn.Module, step: int) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(models.parameters()), 1 - decay)
 
 
-def train(work: Path, steps: int, batch_size: int, seed: int) -> None:
-    """Trains up to ``steps`` in all, from the checkpoint in ``work`` where there is one."""
-    torch.manual_seed(seed)
-    models = new_models(work).to(memory_format=torch.channels_last)
+def average_gradients(models: nn.Module, workers: int) -> None:
+    """Replaces every gradient by its mean over the workers, in one message."""
+    if workers == 1:
+        return
+    gradients = [parameter.grad for parameter in models.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= workers
+    pieces = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, piece in zip(gradients, pieces, strict=True):
+        gradient.copy_(piece.view_as(gradient))
+
+
+def join(rank: int, workers: int, work: Path) -> None:
+    """Meets the other workers. One thread each: threads that wait for each other stall on a busy machine."""
+    torch.set_num_threads(1)
+    if workers > 1:
+        meeting = (work / "meeting").absolute().as_uri()
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
+
+
+def new_parts(work: Path) -> dict[str, Any]:
+    """What a checkpoint holds: the models, the average of their weights (which ships), the optimizer."""
+    models = new_models(work)
     average = copy.deepcopy(models).requires_grad_(False)
     optimizer = torch.optim.AdamW(models.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    parts = {"models": models, "average": average, "optimizer": optimizer}
+    return {"models": models, "average": average, "optimizer": optimizer}
+
+
+def train(rank: int, arguments: argparse.Namespace) -> None:
+    """Trains up to ``steps`` in all, from the checkpoint in ``work`` where there is one.
+
+    All workers take the same steps, each on its own slice of every batch.
+    """
+    work, steps, workers = arguments.work, arguments.steps, arguments.workers
+    join(rank, workers, work)
+    torch.manual_seed(arguments.seed)
+    parts = new_parts(work)
+    models, average, optimizer = parts.values()
     start = load_checkpoint(work / CHECKPOINT, parts)
     batches = Batches(load_pictures(work), load_latents(work), work / "tokenizer")
     scheduler = new_scheduler()
-    began = saved = time.monotonic()
-    running = None
+    progress = Progress(start)
     for step in range(start, steps):
-        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        clean, tokens = batches.draw(batch_size, random)
-        loss = diffusion_loss(models, scheduler, clean, tokens, random)
+        random = torch.Generator().manual_seed(arguments.seed * 1_000_003 + step)
+        clean, tokens = batches.draw(arguments.batch_size, random)
+        loss = diffusion_loss(models, scheduler, clean, tokens, random, slice(rank, None, workers))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(models, workers)
         nn.utils.clip_grad_norm_(models.parameters(), 1.0)
         optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
         optimizer.step()
         follow(average, models, step)
-        running = loss.item() if running is None else running + 0.01 * (loss.item() - running)
-        if (step + 1) % 100 == 0:
-            seconds = time.monotonic() - began
-            print(f"step {step + 1} loss {running:.4f} {seconds:.0f} s", flush=True)
-        if time.monotonic() - saved > SAVE_EVERY_S or step + 1 == steps:
+        if rank == 0 and progress.save_due(loss.item(), last=step + 1 == steps):
             save_checkpoint(work / CHECKPOINT, step + 1, parts)
-            saved = time.monotonic()
 
 
 def main() -> None:
@@ -140,11 +171,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder with latents.npy")
     parser.add_argument("--steps", type=int, default=11000, help="in all, with those done before")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes; they divide each batch")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    train(arguments.work, arguments.steps, arguments.batch_size, arguments.seed)
+    (arguments.work / "meeting").unlink(missing_ok=True)
+    if arguments.workers == 1:
+        train(0, arguments)
+    else:
+        multiprocessing.spawn(train, args=(arguments,), nprocs=arguments.workers)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -81,6 +83,17 @@ def test_a_bug_carries_the_traceback_from_over_there(cluster: Cluster) -> None:
 def test_a_constructor_that_kills_its_process_is_tried_three_times(cluster: Cluster) -> None:
     cluster.start(WorkerSpec("sampler", build_and_die, num=1))
     with pytest.raises(ClusterError, match=r"sampler-00 died 3 times while it was being built: .*process has died"):
+        cluster.ready(60)
+
+
+def test_a_module_that_workers_do_not_have_is_named_with_the_cure(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("only_here")
+    exec("def build(): ...", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    cluster.start(WorkerSpec("sampler", module.build, num=1))
+    with pytest.raises(ClusterError, match=r"No module named 'only_here'; install what is missing on every node"):
         cluster.ready(60)
 
 
