@@ -24,10 +24,11 @@ def assemble(work: Path) -> tuple[StableDiffusionPipeline, int]:
         raise SystemExit(f"{work}: no {CHECKPOINT}; run actors.bundled.train_unet first")
     average = new_models(work)
     step = load_checkpoint(work / CHECKPOINT, {"average": average})
+    sharp = work / "vae_sharp"
     # The checker's absence is meant; diffusers would warn of it at every load.
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderTiny.from_pretrained(work / "vae"),
+        vae=AutoencoderTiny.from_pretrained(sharp if sharp.exists() else work / "vae"),
         text_encoder=average["text_encoder"],
         tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
         unet=average["unet"],

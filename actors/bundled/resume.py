@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-
 SAVE_EVERY_S = 120
 
 
