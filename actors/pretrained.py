@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -159,24 +160,25 @@ def ddim_scheduler(scheduler: Any) -> DDIMScheduler:
 
 def _load(config: ModelConfig, with_decoder: bool) -> Any:
     path = resolve_model(config.path)
-    settings: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    unused: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
     if not with_decoder:
-        settings["vae"] = None
-    if config.dtype != "float32":
-        settings["torch_dtype"] = getattr(torch, config.dtype)
+        unused["vae"] = None
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            path,
-            use_safetensors=True,
-            requires_safety_checker=False,
-            **settings,
-        )
+        with warnings.catch_warnings():
+            # diffusers 0.42 deprecates this name, 0.41 (the last for Python 3.10) knows no other
+            warnings.simplefilter("ignore", FutureWarning)
+            return StableDiffusionPipeline.from_pretrained(
+                path,
+                torch_dtype=getattr(torch, config.dtype),
+                use_safetensors=True,
+                requires_safety_checker=False,
+                **unused,
+            )
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"model.path: {config.path} cannot be loaded ({reason}); give a folder or a reachable hub id"
         ) from error
-    return pipeline
 
 
 def _attach_lora(unet: Any, config: ModelConfig, seed: int) -> None:
