@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +10,11 @@ from jaxtyping import Float
 from actors.policy import PolicyVersion
 from actors.prompts import Stream, stream_seed
 from actors.trajectory import SampleTask
-from cluster.pool import Handle, Lost, Outcome, Pool
+from cluster.pool import Handle, Pool
+from learner.drawing import Drawing, Errand, ScoredTask
 from learner.events import Events
-from learner.intake import MAX_LOSSES, RoundFailed
-from rewards.reward import RewardRequest, RewardResult
+from learner.intake import RoundFailed
+from learner.ledger import State
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +54,7 @@ class Evaluation:
         every: int,
         rounds: int,
     ) -> None:
-        self._events, self._samplers, self._rewards = events, samplers, rewards
+        self._events, self._drawing = events, Drawing(events, samplers, rewards)
         self._batches, self._every, self._rounds = batches, every, rounds
 
     def due(self, version: int) -> bool:
@@ -64,44 +64,23 @@ class Evaluation:
         """Evaluate one version.
 
         Raises:
-            RoundFailed: a task was lost again and again, or no sample got a reward.
+            RoundFailed: no sample got a reward.
         """
-        scores: dict[int, RewardResult] = {}
-        images: dict[int, Handle] = {}
-        losses = 0
+        done: dict[int, ScoredTask] = {}
 
-        def draw(task: SampleTask) -> None:
-            self._events.submit(
-                self._samplers, task.task_id, "run", task, snapshot, then=lambda o: drawn(task, o), outputs=2
-            )
+        def take_in(scored: ScoredTask) -> None:
+            done[scored.task.task_id] = scored
 
-        def drawn(task: SampleTask, outcome: Outcome) -> None:
-            if again(task, outcome):
-                return
-            images[task.task_id] = outcome.outputs[0]  # type: ignore[union-attr]
-            request = RewardRequest(task.task_id, task.prompts)
-            then: Callable[[Outcome], None] = lambda o: rated(task, o)  # noqa: E731
-            self._events.submit(self._rewards, task.task_id, "run", images[task.task_id], request, then=then)
-
-        def rated(task: SampleTask, outcome: Outcome) -> None:
-            if not again(task, outcome):
-                scores[task.task_id] = self._events.get(outcome.outputs[0])  # type: ignore[union-attr]
-
-        def again(task: SampleTask, outcome: Outcome) -> bool:
-            nonlocal losses
-            if not isinstance(outcome, Lost):
-                return False
-            losses += 1
-            if losses >= MAX_LOSSES * len(self._batches):
-                raise RoundFailed(f"evaluation of version {version}: {outcome.worker} died: {outcome.reason}")
-            draw(task)
-            return True
-
-        for place, (prompts, seeds) in enumerate(self._batches):
-            draw(SampleTask(-1 - place, version, prompts, seeds, PolicyVersion(version)))
-        self._events.until(lambda: len(scores) == len(self._batches), f"evaluation of version {version}")
         order = [-1 - place for place in range(len(self._batches))]
-        rewards = np.concatenate([scores[task_id].values for task_id in order])
+        for task_id, (prompts, seeds) in zip(order, self._batches, strict=True):
+            task = SampleTask(task_id, version, prompts, seeds, PolicyVersion(version))
+            self._drawing.start(Errand(task, snapshot, _not_in_the_ledger, take_in))
+        self._events.until(lambda: len(done) == len(order), f"evaluation of version {version}")
+        rewards = np.concatenate([done[task_id].result.values for task_id in order])
         if not np.isfinite(rewards).any():
-            raise RoundFailed(f"evaluation of version {version}: no sample has a reward ({scores[-1].details[0]})")
-        return EvaluationReport(version, rewards, tuple(images[task_id] for task_id in order))
+            raise RoundFailed(f"evaluation of version {version}: no sample has a reward: {done[-1].result.details[0]}")
+        return EvaluationReport(version, rewards, tuple(done[task_id].images for task_id in order))
+
+
+def _not_in_the_ledger(state: State) -> None:
+    """Evaluation samples are not trained on, so nobody keeps account of them."""

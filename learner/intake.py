@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -13,16 +12,12 @@ from jaxtyping import Float
 from actors.policy import PolicyVersion
 from actors.prompts import PromptSource
 from actors.trajectory import SampleTask
-from cluster.pool import Done, Handle, Lost, Outcome, Pool
-from learner.events import CallLost, Events
+from cluster.pool import Handle, Pool
+from learner.drawing import Drawing, Errand, ScoredTask
+from learner.events import Events
 from learner.ledger import Ledger, State
 from learner.staleness import Schedule, issuable, needed_versions
-from rewards.reward import RewardRequest, RewardResult, Status
-
-log = logging.getLogger(__name__)
-
-MAX_LOSSES = 5
-"""A task that was lost this often is taken to kill its workers."""
+from rewards.reward import RewardResult, Status
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,15 +32,6 @@ class ScoredRound:
     """NaN where the sample was dropped."""
     sampling_seconds: float
     """Summed over tasks."""
-    scoring_seconds: float
-
-
-@dataclass(slots=True)
-class _Scored:
-    trajectory: Handle
-    images: Handle
-    rewards: Float[np.ndarray, " batch"]
-    sampling_seconds: float
     scoring_seconds: float
 
 
@@ -70,15 +56,15 @@ class Intake:
         first_round: int = 0,
     ) -> None:
         """`tasks_in_flight` maps the ids of a resumed run's tasks to the versions that must draw them."""
-        self._events, self._samplers, self._rewards = events, samplers, rewards
+        self._events, self._drawing = events, Drawing(events, samplers, rewards)
         self._prompts, self._schedule, self._batch_size, self._rounds = prompts, schedule, batch_size, rounds
         self.ledger = ledger
         self._round = first_round
         self._versions = dict(tasks_in_flight or {})
         self._to_reissue = sorted(self._versions)
         self._snapshots: dict[int, Handle] = {}
-        self._scored: dict[int, _Scored] = {}
-        self._losses: Counter[int] = Counter()
+        self._scored: dict[int, ScoredTask] = {}
+        self._values: dict[int, Float[np.ndarray, " batch"]] = {}
 
     def publish(self, snapshots: Mapping[int, Handle]) -> None:
         """Make versions known, let go of those no task can ask for, and issue every task that is now allowed."""
@@ -104,14 +90,14 @@ class Intake:
         ids = self._task_ids(self._round)
         self._events.until(lambda: all(task_id in self._scored for task_id in ids), f"round {self._round}")
         done = [self._scored[task_id] for task_id in ids]
-        rewards = np.concatenate([scored.rewards for scored in done])
+        rewards = np.concatenate([self._values[task_id] for task_id in ids])
         if not np.isfinite(rewards).any():
             raise RoundFailed(f"no sample of round {self._round} has a reward: {dict(self.ledger.dropped)}")
         return ScoredRound(
             self._round,
             tuple(scored.trajectory for scored in done),
             tuple(scored.images for scored in done),
-            tuple(prompt for task_id in ids for prompt in self._task(task_id).prompts),
+            tuple(prompt for scored in done for prompt in scored.task.prompts),
             rewards,
             sum(scored.sampling_seconds for scored in done),
             sum(scored.scoring_seconds for scored in done),
@@ -121,7 +107,7 @@ class Intake:
         """The round last handed out is trained; its samples are final and its data is let go."""
         for task_id in self._task_ids(self._round):
             self.ledger.train(task_id)
-            del self._scored[task_id], self._versions[task_id]
+            del self._scored[task_id], self._values[task_id], self._versions[task_id]
         self._round += 1
         self.ledger.check()
 
@@ -147,62 +133,23 @@ class Intake:
 
     def _draw(self, task_id: int) -> None:
         task = self._task(task_id)
-        self.ledger.move(task_id, State.SAMPLING)
-        snapshot = self._snapshots[task.version]
-        self._events.submit(self._samplers, task_id, "run", task, snapshot, then=self._drawn(task), outputs=2)
+        moved = partial(self._moved, task_id)
+        self._drawing.start(Errand(task, self._snapshots[task.version], moved, self._take_in))
 
-    def _drawn(self, task: SampleTask) -> Callable[[Outcome], None]:
-        def then(outcome: Outcome) -> None:
-            match outcome:
-                case Lost():
-                    self._draw_again(outcome)
-                case Done():
-                    self.ledger.move(task.task_id, State.SCORING)
-                    self._score(task, outcome)
+    def _moved(self, task_id: int, state: State) -> None:
+        if state is State.PENDING:
+            self.ledger.reissue(task_id)
+        else:
+            self.ledger.move(task_id, state)
 
-        return then
-
-    def _score(self, task: SampleTask, drawn: Done) -> None:
-        request = RewardRequest(task.task_id, task.prompts)
-        then = self._rated(task, drawn)
-        self._events.submit(self._rewards, task.task_id, "run", drawn.outputs[0], request, then=then)
-
-    def _rated(self, task: SampleTask, drawn: Done) -> Callable[[Outcome], None]:
-        def then(outcome: Outcome) -> None:
-            match outcome:
-                case Lost(arguments_gone=True):
-                    self._draw_again(outcome)
-                case Lost():
-                    self._count_loss(outcome)
-                    self._score(task, drawn)
-                case Done():
-                    self._take_in(task, drawn, outcome)
-
-        return then
-
-    def _take_in(self, task: SampleTask, drawn: Done, rated: Done) -> None:
-        result: RewardResult = self._events.get(rated.outputs[0])
-        self.ledger.score(task.task_id, failures(result))
-        rewards = np.full(self._batch_size, np.nan, np.float32)
-        alive = self.ledger.alive(task.task_id)
-        rewards[alive] = result.values[alive]
-        images, trajectory = drawn.outputs
-        self._scored[task.task_id] = _Scored(trajectory, images, rewards, drawn.seconds, rated.seconds)
-
-    def _draw_again(self, lost: Lost) -> None:
-        """The same task with the same seeds and weights: it comes out identical."""
-        task_id = self._count_loss(lost)
-        self.ledger.reissue(task_id)
-        self._draw(task_id)
-
-    def _count_loss(self, lost: Lost) -> int:
-        task_id = lost.key
-        assert isinstance(task_id, int)
-        self._losses[task_id] += 1
-        if self._losses[task_id] >= MAX_LOSSES:
-            raise CallLost(f"task {task_id} was lost {MAX_LOSSES} times, last on {lost.worker}: {lost.reason}")
-        log.warning("%s died (%s); its task %d is done again", lost.worker, lost.reason, task_id)
-        return task_id
+    def _take_in(self, scored: ScoredTask) -> None:
+        task_id = scored.task.task_id
+        self.ledger.score(task_id, failures(scored.result))
+        values = np.full(self._batch_size, np.nan, np.float32)
+        alive = self.ledger.alive(task_id)
+        values[alive] = scored.result.values[alive]
+        self._values[task_id] = values
+        self._scored[task_id] = scored
 
 
 def failures(result: RewardResult) -> dict[int, str]:

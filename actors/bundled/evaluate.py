@@ -22,7 +22,7 @@ HELD_OUT_STYLE = "noto"
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     """The model in float32, without progress bars."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
@@ -40,6 +42,18 @@ def assemble(work: Path) -> tuple[StableDiffusionPipeline, int]:
     return pipeline, step
 
 
+def amend(path: Path, changes: dict[str, Any]) -> None:
+    """Sets entries of a JSON file; None takes one out.
+
+    transformers loads in the type that the configuration names, diffusers in float32: without this the two
+    halves of a plainly loaded pipeline do not fit together. And diffusers writes one entry more of the
+    autoencoder than it reads.
+    """
+    settings = json.loads(path.read_text(encoding="utf-8")) | changes
+    settings = {key: value for key, value in settings.items() if value is not None}
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
 def export(work: Path, out: Path) -> int:
     """Writes the folder beside ``out``, then renames it: a reader never sees half of it."""
     pipeline, step = assemble(work)
@@ -47,6 +61,8 @@ def export(work: Path, out: Path) -> int:
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(fresh, safe_serialization=True)
+    amend(fresh / "text_encoder" / "config.json", {"dtype": "float32"})
+    amend(fresh / "vae" / "config.json", {"block_out_channels": None})
     # transformers 5 reads and writes tokenizer.json alone; version 4 wants the files it came from.
     for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
         shutil.copy(work / "tokenizer" / name, fresh / "tokenizer" / name)
