@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from torch import Tensor
 from actors.ddim import Latents
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """A text-conditioned denoising network."""
 

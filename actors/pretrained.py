@@ -92,7 +92,7 @@ class PretrainedPolicy:
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
     @torch.inference_mode()
-    def decode(self, latents: Latents) -> UInt8[Tensor, "batch 3 height width"]:
+    def decode(self, latents: Latents) -> UInt8[Tensor, "batch 3 image_height image_width"]:
         scaled = (latents / self._vae.config.scaling_factor).to(self.dtype)
         pixels = torch.cat([self._vae.decode(part, return_dict=False)[0] for part in scaled.split(DECODE_BATCH)])
         return (pixels.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)

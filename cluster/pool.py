@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Handle = Any
 """A value that may live elsewhere: on Ray an ``ObjectRef``, in one process the value itself."""
@@ -55,6 +55,7 @@ class WorkerSpec:
     """Custom Ray resources, as (name, amount)."""
 
 
+@runtime_checkable
 class Pool(Protocol):
     """Workers of one kind behind one queue: a call goes to whichever of them is free first."""
 
@@ -73,6 +74,7 @@ class Pool(Protocol):
         ...
 
 
+@runtime_checkable
 class Cluster(Protocol):
     """Where pools live. Every wait has a deadline; a bug in a worker is raised here as its own exception."""
 

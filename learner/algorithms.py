@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from learner.objectives import SurrogateTerms, clipped_surrogate
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """How advantages and log-probs become a loss."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from actors.trajectory import Trajectory
@@ -59,10 +59,9 @@ def optimizer_step_samples(num_samples: int, num_steps: int, seed: int) -> list[
 
 
 def minibatches(
-    samples: Int[Tensor, " part"], stochastic: Bool[Tensor, " step"], size: int, seed: int
+    samples: Int[Tensor, " part"], steps: Int[Tensor, " trained_step"], size: int, seed: int
 ) -> Iterator[Pairs]:
-    """Every (sample, stochastic step) pair once, shuffled over both, `size` at a time."""
-    steps = stochastic.nonzero().flatten().cpu()
+    """Every pair of the given samples and denoising steps once, shuffled over both, `size` at a time."""
     order = torch.randperm(len(samples) * len(steps), generator=torch.Generator().manual_seed(seed))
     for part in order.split(size):
         yield Pairs(samples[part // len(steps)], steps[part % len(steps)])

@@ -67,6 +67,9 @@ class LearnerConfig(BaseModel):
     """Optimizer steps of one pass over a round; each uses an equal share of its samples with all denoising steps."""
     inner_epochs: int = Field(default=1, ge=1)
     """Passes over a round."""
+    step_window: tuple[int, int] | None = None
+    """Denoising steps that are trained on, as [first, end), 0 = the noisiest; none means all. With few steps the last ones
+    are all but deterministic: their log-probs drown the others' gradient in noise and hardly touch the image."""
     minibatch: int = Field(default=64, ge=1)
     """(sample, denoising step) pairs computed at once; gradients are accumulated over an optimizer step's pairs."""
     clip_range: float = Field(default=1e-4, gt=0)
@@ -155,6 +158,11 @@ class RunConfig(BaseModel):
         if self.learner.optimizer_steps > samples:
             raise ValueError(
                 f"learner.optimizer_steps ({self.learner.optimizer_steps}) exceeds the {samples} samples of a round"
+            )
+        first, end = self.learner.step_window or (0, self.denoising.steps)
+        if not 0 <= first < end <= self.denoising.steps:
+            raise ValueError(
+                f"learner.step_window ({first}, {end}) must lie within the {self.denoising.steps} denoising steps"
             )
         if self.learner.prompt_min_count > self.learner.prompt_buffer:
             raise ValueError(

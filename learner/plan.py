@@ -23,8 +23,10 @@ def plan(config: RunConfig) -> str:
     prompts = load_prompts(config.prompts.source, config.prompts.template, config.prompts.limit)
     schedule, denoising, samplers, learner = config.schedule, config.denoising, config.samplers, config.learner
     samples, steps = schedule.samples_per_round, denoising.steps
-    pairs = samples * steps * learner.inner_epochs
-    bottleneck = "the learner" if TRAIN_COST * learner.inner_epochs > 1 / samplers.num else "the samplers"
+    first, end = learner.step_window or (0, steps)
+    pairs = samples * (end - first) * learner.inner_epochs
+    cost = TRAIN_COST * pairs / (samples * steps)
+    bottleneck = "the learner" if cost > 1 / samplers.num else "the samplers"
     lines = [
         f"model       {config.model.path}, {config.model.dtype}, LoRA rank {config.model.lora_rank}",
         f"prompts     {len(prompts)}, e.g. {prompts[0]!r}",
@@ -38,7 +40,7 @@ def plan(config: RunConfig) -> str:
         f"1 learner (CPU {learner.num_cpus:g}, GPU {learner.num_gpus:g})",
         f"in flight   at most {(schedule.lag + 1) * config.tasks_per_round} tasks{_memory(config, Path(path))}",
         f"bottleneck  {bottleneck}, if all devices are alike: training a round costs "
-        f"{TRAIN_COST * learner.inner_epochs:.1f} times drawing it, on {samplers.num} samplers",
+        f"{cost:.1f} times drawing it, on {samplers.num} sampler(s)",
     ]
     return "\n".join(lines)
 

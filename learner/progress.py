@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 from learner.update import UpdateReport
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Told of what happens; `close` ends the display."""
 

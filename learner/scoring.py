@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from actors.trajectory import Trajectory
 from learner.batch import Pairs, TrainBatch
 
 
+@runtime_checkable
 class TrainablePolicy(Denoiser, Protocol):
     """What the learner needs of a model with an adapter."""
 

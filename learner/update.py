@@ -66,6 +66,9 @@ class Learner:
         self._algorithm = algorithm
         self._config = config
         self._schedule = policy.schedule(denoising.steps, denoising.eta)
+        self._trained_steps = self._schedule.stochastic.nonzero().flatten().cpu()
+        first, end = config.step_window or (0, denoising.steps)
+        self._trained_steps = self._trained_steps[(self._trained_steps >= first) & (self._trained_steps < end)]
         self._scorer = Scorer(policy, self._schedule, denoising.guidance_scale)
         self._tolerance = config.log_prob_tolerance or (FLOAT32_TOLERANCE if policy.dtype == torch.float32 else 1e-3)
         self._run_seed = run_seed
@@ -167,10 +170,10 @@ class Learner:
     def _optimizer_step(
         self, batch: TrainBatch, embeddings: Tensor, advantages: Tensor, samples: Tensor, seed: int
     ) -> dict[str, float]:
-        num_pairs = len(samples) * int(self._schedule.stochastic.sum())
+        num_pairs = len(samples) * len(self._trained_steps)
         sums = torch.zeros(3, device=self._policy.device)
         ratio_error = torch.zeros((), device=self._policy.device)
-        for pairs in minibatches(samples, self._schedule.stochastic, self._config.minibatch, seed):
+        for pairs in minibatches(samples, self._trained_steps, self._config.minibatch, seed):
             new_log_probs = self._scorer(batch, embeddings, pairs)
             terms = self._algorithm.terms(
                 new_log_probs, batch.log_probs[pairs.samples, pairs.steps], advantages[pairs.samples]
@@ -194,15 +197,16 @@ class Learner:
 
     def _check_log_probs(self, trajectories: tuple[Trajectory, ...]) -> float:
         """Re-score a pair of every trajectory under the version that it names; returns the largest difference."""
-        worst = 0.0
+        errors: list[float] = []
         for version in sorted({trajectory.version for trajectory in trajectories}):
             group = [trajectory for trajectory in trajectories if trajectory.version == version]
             seeds = [stream_seed(self._run_seed, Stream.CHECK, trajectory.task_id) for trajectory in group]
             if version != self._version:
                 self._policy.apply(self._published[version])
-            worst = max(worst, log_prob_error(self._scorer, group, seeds))
+            errors.append(log_prob_error(self._scorer, group, seeds))
             if version != self._version:
                 self._policy.apply(self._published[self._version])
+        worst = float(np.max(errors))  # the built-in max would pass over NaN
         if not worst <= self._tolerance:
             raise WeightsError(
                 f"round {self._version}: under the same weights, sampler and learner disagree on log-probs by "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -23,6 +23,7 @@ class Status(str, Enum):
     """Scored, but with something that is no finite number."""
 
 
+@runtime_checkable
 class Reward(Protocol):
     """A score of images; the higher the better. The score of an image may not depend on its neighbours."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +28,11 @@ def ray_session() -> Iterator[None]:
         with open_cluster(ClusterConfig(dashboard=False, object_store_mb=200)):
             yield
         patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Stable Diffusion that draws 16x16 images in milliseconds."""
+    from tests.tiny_model import save_tiny_model  # diffusers takes seconds to import
+
+    return save_tiny_model(tmp_path_factory.mktemp("model"))

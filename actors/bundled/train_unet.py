@@ -21,7 +21,7 @@ from actors.bundled.work import load_latents, load_pictures
 CHECKPOINT = "unet.pt"
 LEARNING_RATE = 1e-3
 WARM_UP_STEPS = 200
-DECAY_FRACTION = 0.2
+DECAY_FRACTION = 0.3
 EMA_DECAY = 0.9985
 
 
@@ -69,7 +69,7 @@ def new_models(work: Path) -> nn.ModuleDict:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Warm-up, plateau, straight fall to zero over the last fifth: prolong by raising ``steps``."""
+    """Warm-up, plateau, straight fall to zero over the last 30 %: prolong by raising ``steps``."""
     rise = (step + 1) / WARM_UP_STEPS
     fall = (steps - step) / (DECAY_FRACTION * steps)
     return LEARNING_RATE * min(1.0, rise, fall)
