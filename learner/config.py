@@ -68,8 +68,8 @@ class LearnerConfig(BaseModel):
     inner_epochs: int = Field(default=1, ge=1)
     """Passes over a round."""
     step_window: tuple[int, int] | None = None
-    """Denoising steps that are trained on, as [first, end), 0 = the noisiest; none means all. With few steps the last ones
-    are all but deterministic: their log-probs drown the others' gradient in noise and hardly touch the image."""
+    """Denoising steps that are trained on, as [first, end), 0 = the noisiest; none means all. With few steps the last
+    ones are all but deterministic: their log-probs drown the others' gradient in noise and hardly touch the image."""
     minibatch: int = Field(default=64, ge=1)
     """(sample, denoising step) pairs computed at once; gradients are accumulated over an optimizer step's pairs."""
     clip_range: float = Field(default=1e-4, gt=0)
@@ -81,8 +81,8 @@ class LearnerConfig(BaseModel):
     prompt_min_count: int = Field(default=16, ge=1)
     """Rewards a prompt needs before its own statistics replace the round's."""
     log_prob_tolerance: float | None = Field(default=None, gt=0)
-    """Largest difference allowed between a sampler's log-prob and the learner's under the same weights; none means
-    1e-6 for float32 and 1e-3 otherwise."""
+    """Largest difference allowed between a sampler's log-prob and the learner's under the same weights; none means a
+    tenth of the clip range for float32 and 1e-3 otherwise."""
     threads: int = Field(default=1, ge=1)
     """CPU threads of the learner; part of what makes two runs equal."""
     device: str = "auto"

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from actors.ddim import PredictionType, step_gaussian, step_log_prob
@@ -82,16 +82,18 @@ def verify_origin(trajectory: Trajectory, published: Mapping[int, LoraSnapshot],
 
 
 @torch.no_grad()
-def log_prob_error(scorer: Scorer, trajectories: Sequence[Trajectory], seeds: Sequence[int]) -> float:
+def log_prob_error(
+    scorer: Scorer, trajectories: Sequence[Trajectory], steps: Int[Tensor, " trained_step"], seeds: Sequence[int]
+) -> float:
     """Largest difference between stored and re-scored log-probs, over one pair of each trajectory.
 
-    The policy must hold the weights that drew them. Which pair is looked at follows from the trajectory's seed.
+    The policy must hold the weights that drew them. Which of the trained steps and which sample are looked at follows
+    from the trajectory's seed.
     """
-    policy, schedule = scorer.policy, scorer.schedule
-    stochastic = schedule.stochastic.nonzero().flatten().tolist()
-    chosen = [divmod(seed, len(stochastic)) for seed in seeds]
+    policy = scorer.policy
+    chosen = [divmod(seed, len(steps)) for seed in seeds]
     rows = [quotient % len(t.prompts) for (quotient, _), t in zip(chosen, trajectories, strict=True)]
-    steps = torch.tensor([stochastic[rest] for _, rest in chosen])
+    chosen_steps = steps[[rest for _, rest in chosen]]
     of_rows = list(zip(trajectories, rows, strict=True))
     batch = TrainBatch(
         tuple(t.prompts[row] for t, row in of_rows),
@@ -99,6 +101,6 @@ def log_prob_error(scorer: Scorer, trajectories: Sequence[Trajectory], seeds: Se
         torch.from_numpy(np.stack([t.log_probs[row] for t, row in of_rows])).to(policy.device),
         torch.zeros(len(rows)),
     )
-    pairs = Pairs(torch.arange(len(rows)), steps)
+    pairs = Pairs(torch.arange(len(rows)), chosen_steps)
     new_log_probs = scorer(batch, policy.embed(batch.prompts), pairs)
     return float((new_log_probs - batch.log_probs[pairs.samples, pairs.steps]).abs().max())

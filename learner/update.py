@@ -24,8 +24,8 @@ from learner.config import LearnerConfig
 from learner.scoring import Scorer, TrainablePolicy, log_prob_error, verify_origin
 from learner.state import LearnerState, restore_optimizer, save_state, saved_prompt_rewards, saved_snapshots
 
-FLOAT32_TOLERANCE = 1e-6
-"""Rounding of a mean over latent dimensions, with room for other batch sizes."""
+HALF_PRECISION_TOLERANCE = 1e-3
+"""What other batch sizes and kernels make of a log-prob in bfloat16 or float16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ class Learner:
         first, end = config.step_window or (0, denoising.steps)
         self._trained_steps = self._trained_steps[(self._trained_steps >= first) & (self._trained_steps < end)]
         self._scorer = Scorer(policy, self._schedule, denoising.guidance_scale)
-        self._tolerance = config.log_prob_tolerance or (FLOAT32_TOLERANCE if policy.dtype == torch.float32 else 1e-3)
+        default_tolerance = config.clip_range / 10 if policy.dtype == torch.float32 else HALF_PRECISION_TOLERANCE
+        self._tolerance = config.log_prob_tolerance or default_tolerance
         self._run_seed = run_seed
         self._lag = lag
         self._parameters = list(policy.lora.values())
@@ -203,7 +204,7 @@ class Learner:
             seeds = [stream_seed(self._run_seed, Stream.CHECK, trajectory.task_id) for trajectory in group]
             if version != self._version:
                 self._policy.apply(self._published[version])
-            errors.append(log_prob_error(self._scorer, group, seeds))
+            errors.append(log_prob_error(self._scorer, group, self._trained_steps, seeds))
             if version != self._version:
                 self._policy.apply(self._published[self._version])
         worst = float(np.max(errors))  # the built-in max would pass over NaN

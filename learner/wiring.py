@@ -32,9 +32,7 @@ from learner.reports import Reports
 from learner.run_folder import RunFolder
 from learner.staleness import FixedSchedule, FreshestSchedule, Schedule
 from learner.update import Learner
-from rewards.catalog import build_reward
-from rewards.config import RewardsConfig
-from rewards.worker import RewardWorker
+from rewards.worker import build_worker as build_reward_worker
 
 log = logging.getLogger(__name__)
 
@@ -115,10 +113,6 @@ def build_sampler(
     model: ModelConfig, denoising: DenoisingConfig, samplers: SamplersConfig, lora_seed: int
 ) -> RolloutWorker:
     return RolloutWorker(PretrainedPolicy(model, samplers.device, lora_seed), denoising, samplers.threads)
-
-
-def build_reward_worker(rewards: RewardsConfig) -> RewardWorker:
-    return RewardWorker(build_reward(rewards))
 
 
 def build_learner(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from rewards.catalog import build_reward
+from rewards.config import RewardsConfig
 from rewards.reward import Images, Reward, RewardRequest, RewardResult, Status
 
 
@@ -58,3 +60,8 @@ class RewardWorker:
             (Status.OK, "") if ok else (Status.INVALID, f"value {v}") for v, ok in zip(values, finite, strict=True)
         ]
         return np.where(finite, values, np.float32(np.nan)), reasons
+
+
+def build_worker(config: RewardsConfig) -> RewardWorker:
+    """A worker for the reward that the configuration names; importing this loads neither torch nor diffusers."""
+    return RewardWorker(build_reward(config))
