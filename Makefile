@@ -33,13 +33,12 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Exact versions for all supported Pythons. The CUDA packages that torch names for Linux are left out: whoever installs
+# Exact versions for all supported Pythons; those in the lock stay unless they must change. The CUDA packages that torch names for Linux are left out: whoever installs
 # a CUDA build of torch gets them with it, and a CPU build needs none.
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --fork-strategy requires-python --python-version 3.10 \
-	  --all-extras --no-annotate --no-header pyproject.toml | \
-	  grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+	  --all-extras --no-annotate --no-header --output-file requirements.lock pyproject.toml
+	sed -i -E '/^(nvidia-|cuda-|triton)/d' requirements.lock
 
 clean:
 	rm -rf .venv build dist *.egg-info
