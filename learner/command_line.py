@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError
-from pydantic_settings import CliApp, CliImplicitFlag, SettingsError
+from pydantic import ValidationError
+from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict, SettingsError
 
 from learner.config import RunConfig
 
@@ -35,7 +35,8 @@ class Arguments(RunConfig):
     PRESET is the name of a shipped preset (default: compressibility) or a TOML file, and comes first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # No variable's name can begin so: CliApp would else take keys from variables called `run`, `log`, `check`, …
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, env_prefix="=")
 
     resume: CliImplicitFlag[bool] = False
     """Go on with the run `run.name` from its newest whole checkpoint, under its own configuration."""

@@ -25,7 +25,7 @@ from learner.config import RunConfig
 from tests.tiny_run import assert_all_counted_once, folder_of, results, rows, run_tiny, tiny_config, write_preset
 
 ROUNDS, KILLED_AFTER, SAMPLES = 6, 3, 48
-SLOW = {"steps": 12}
+SLOW = {"steps": 8}
 """So that rounds last long enough to be killed in."""
 
 
@@ -101,7 +101,12 @@ def test_a_run_killed_with_its_ray_resumes_bit_for_bit_on_another(
 @pytest.mark.slow
 @pytest.mark.parametrize("worker", ["sampler-00", "reward-00"])
 def test_a_worker_killed_with_work_in_hand_changes_nothing(
-    ray_session: None, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: str
+    ray_session: None,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    worker: str,
 ) -> None:
     config = tiny_config(
         tiny_model, tmp_path, run={"name": "disturbed"}, schedule={"lag": 1}, cluster={"kind": "ray"}
@@ -135,8 +140,9 @@ def test_a_worker_killed_with_work_in_hand_changes_nothing(
     killer.start()
     summary = run_tiny(config)
     killer.join(10)
-    assert killed
     monkeypatch.undo()
+    assert killed
+    assert re.search(rf"{worker} died .*; its task \d+ is done again", caplog.text)
     assert summary["lora_digest"] == run_tiny(undisturbed)["lora_digest"]
     assert results(folder_of(config)) == results(folder_of(undisturbed))
     assert_all_counted_once(summary, 32)
