@@ -34,7 +34,9 @@ class LearnerClient:
 
     def update(self, scored: ScoredRound) -> UpdateReport:
         """Train on a round; afterwards `version`, `snapshot` and `state` are the new ones."""
-        report, snapshot, self._state = self._call("update", scored.rewards, *scored.trajectories, outputs=3)
+        report, snapshot, self._state = self._call(
+            "update", scored.rewards, scored.versions, *scored.trajectories, outputs=3
+        )
         self.version += 1
         self.published = {self.version: snapshot}
         return self._events.get(report)

@@ -27,7 +27,8 @@ class ScoredRound:
     index: int
     trajectories: tuple[Handle, ...]
     images: tuple[Handle, ...]
-    prompts: tuple[str, ...]
+    versions: tuple[int, ...]
+    """Which one drew each task."""
     rewards: Float[np.ndarray, " all"]
     """NaN where the sample was dropped."""
     sampling_seconds: float
@@ -97,7 +98,7 @@ class Intake:
             self._round,
             tuple(scored.trajectory for scored in done),
             tuple(scored.images for scored in done),
-            tuple(prompt for scored in done for prompt in scored.task.prompts),
+            tuple(scored.task.version for scored in done),
             rewards,
             sum(scored.sampling_seconds for scored in done),
             sum(scored.scoring_seconds for scored in done),

@@ -59,12 +59,18 @@ class Scorer:
         return step_log_prob(batch.latents[samples, steps + 1], mean, std)
 
 
-def verify_origin(trajectory: Trajectory, published: Mapping[int, LoraSnapshot], schedule: DdimSchedule) -> None:
-    """Hold a trajectory against what was published.
+def verify_origin(
+    trajectory: Trajectory, version: int, published: Mapping[int, LoraSnapshot], schedule: DdimSchedule
+) -> None:
+    """Hold a trajectory against the version that should have drawn it, and against what was published.
 
     Raises:
-        WeightsError: its version is not in use, its digest is another, or its noise levels are.
+        WeightsError: its version is another or not in use, its digest is another, or its noise levels are.
     """
+    if trajectory.version != version:
+        raise WeightsError(
+            f"task {trajectory.task_id} was drawn by version {trajectory.version}, the schedule asked for {version}"
+        )
     snapshot = published.get(trajectory.version)
     if snapshot is None:
         known = ", ".join(map(str, published))

@@ -91,21 +91,22 @@ class Learner:
         return self._published[version]
 
     def update(
-        self, rewards: Float[np.ndarray, " all"], *trajectories: Trajectory
+        self, rewards: Float[np.ndarray, " all"], versions: tuple[int, ...], *trajectories: Trajectory
     ) -> tuple[UpdateReport, LoraSnapshot, LearnerState]:
         """Train on one round.
 
         Args:
             rewards: of all samples in the trajectories' order; NaN where a sample was dropped.
+            versions: which one the schedule had draw each trajectory.
 
         Raises:
-            WeightsError: a trajectory was drawn with weights that were never published, or its log-probs are not
-                those of the weights it names.
+            WeightsError: a trajectory was drawn by another version than the schedule's, with weights that were never
+                published, or its log-probs are not those of the weights it names.
         """
         torch.set_num_threads(self._config.threads)
         began = time.monotonic()
-        for trajectory in trajectories:
-            verify_origin(trajectory, self._published, self._schedule)
+        for trajectory, version in zip(trajectories, versions, strict=True):
+            verify_origin(trajectory, version, self._published, self._schedule)
         error = self._check_log_probs(trajectories)
         batch = stack(trajectories, rewards, self._policy.device)
         totals = self._train(batch)

@@ -13,13 +13,16 @@ from PIL import Image, features
 
 from rewards.reward import Images
 
+SUBSAMPLING = "4:2:0"
+"""One colour value for 2x2 pixels: Pillow's default, spelled out so that no release of it can change the reward."""
+
 
 @dataclass(frozen=True, slots=True)
 class JpegSize:
     """Kilobytes (1000 bytes) of each image as JPEG, times a sign (arXiv 2305.13301, section 5.1).
 
-    At quality 95 and otherwise Pillow's defaults, as in ddpo-pytorch. Incompressibility is positive, compressibility
-    its negative; for 64 px images a few kB, for 512 px about 100.
+    At quality 95 and Pillow's defaults it is `jpeg_incompressibility` of kvablack/ddpo-pytorch; compressibility is its
+    negative. For 64 px images a few kB, for 512 px about 100.
     """
 
     name: str
@@ -32,7 +35,7 @@ class JpegSize:
         encoder = f"libjpeg-turbo {features.version('libjpeg_turbo')}"
         if not features.check_feature("libjpeg_turbo"):
             encoder = f"libjpeg {features.version('jpg')}"
-        return f"{self.name}: jpeg quality {self.quality}, kB, Pillow {PIL.__version__}, {encoder}"
+        return f"{self.name}: jpeg quality {self.quality}, {SUBSAMPLING}, kB, Pillow {PIL.__version__}, {encoder}"
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Float[np.ndarray, " batch"]:
         sizes = [jpeg_bytes(image, self.quality) for image in images.transpose(0, 2, 3, 1)]
@@ -42,5 +45,5 @@ class JpegSize:
 def jpeg_bytes(image: np.ndarray, quality: int) -> int:
     """Bytes of one [height, width, 3] image as JPEG."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling=SUBSAMPLING)
     return buffer.tell()

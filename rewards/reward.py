@@ -60,6 +60,8 @@ class RewardResult:
     """Why, where the status is not ok; else empty."""
 
     def __post_init__(self) -> None:
+        if self.values.dtype != np.float32 or self.values.ndim != 1:
+            raise ValueError(f"reward {self.reward}: values are {self.values.dtype}{self.values.shape}, not float32[B]")
         if not len(self.values) == len(self.statuses) == len(self.details):
             raise ValueError(
                 f"reward {self.reward}: {len(self.values)} values, {len(self.statuses)} statuses, "

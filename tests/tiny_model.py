@@ -14,7 +14,8 @@ from actors.bundled.text import build_tokenizer
 
 def save_tiny_model(folder: Path, scheduler: Any = None, prediction: str = "epsilon") -> Path:
     """Write a `StableDiffusionPipeline` folder: 4x8x8 latents, 16x16 images."""
-    tokenizer: CLIPTokenizer = build_tokenizer(["a cat", "a dog", "a fox"], [], folder / "tokenizer")
+    build_tokenizer(["a cat", "a dog", "a fox"], [], folder / "tokenizer")
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     torch.manual_seed(0)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(

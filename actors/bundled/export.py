@@ -47,7 +47,7 @@ def amend(path: Path, changes: dict[str, Any]) -> None:
 
     transformers loads in the type that the configuration names, diffusers in float32: without this the two
     halves of a plainly loaded pipeline do not fit together. And diffusers writes one entry more of the
-    autoencoder than it reads.
+    autoencoder than it reads, and where on this machine it lay.
     """
     settings = json.loads(path.read_text(encoding="utf-8")) | changes
     settings = {key: value for key, value in settings.items() if value is not None}
@@ -62,7 +62,7 @@ def export(work: Path, out: Path) -> int:
         shutil.rmtree(leftover, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(fresh, safe_serialization=True)
     amend(fresh / "text_encoder" / "config.json", {"dtype": "float32"})
-    amend(fresh / "vae" / "config.json", {"block_out_channels": None})
+    amend(fresh / "vae" / "config.json", {"block_out_channels": None, "_name_or_path": None})
     # transformers 5 reads and writes tokenizer.json alone; version 4 wants the files it came from.
     for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
         shutil.copy(work / "tokenizer" / name, fresh / "tokenizer" / name)

@@ -32,7 +32,7 @@ def learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
     return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in merges]
 
 
-def build_tokenizer(captions: list[str], emphasised: list[str], folder: Path) -> CLIPTokenizer:
+def build_tokenizer(captions: list[str], emphasised: list[str], folder: Path) -> None:
     """Writes a CLIP tokenizer whose alphabet is all 256 bytes, so that no word is unknown."""
     words: Counter[str] = Counter()
     for caption in captions:
@@ -50,9 +50,9 @@ def build_tokenizer(captions: list[str], emphasised: list[str], folder: Path) ->
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS,
                 "do_lower_case": True, "add_prefix_space": False, **special}  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    # The settings come last: where they are, the tokenizer is whole.
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2), encoding="utf-8")
-    return CLIPTokenizer.from_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
+from transformers import CLIPTokenizer
 
 from actors.bundled.batches import Batches
 from actors.bundled.pictures import animals
@@ -61,10 +62,16 @@ def new_scheduler() -> DDIMScheduler:
     )
 
 
+def prepare_tokenizer(work: Path) -> None:
+    """Builds ``work/tokenizer`` once: the order of equally frequent merges differs from build to build."""
+    if not (work / "tokenizer" / "tokenizer_config.json").exists():
+        captions = sorted({entry["caption"] for entry in load_pictures(work).entries})
+        build_tokenizer(captions, animals(), work / "tokenizer")
+
+
 def new_models(work: Path) -> nn.ModuleDict:
-    """New ``unet`` and ``text_encoder``; writes the tokenizer into ``work/tokenizer``."""
-    captions = sorted({entry["caption"] for entry in load_pictures(work).entries})
-    tokenizer = build_tokenizer(captions, animals(), work / "tokenizer")
+    """New ``unet`` and ``text_encoder`` for the tokenizer in ``work``."""
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     return nn.ModuleDict({"unet": new_unet(), "text_encoder": new_text_encoder(tokenizer)})
 
 
@@ -169,11 +176,12 @@ def train(rank: int, arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder with latents.npy")
-    parser.add_argument("--steps", type=int, default=11000, help="in all, with those done before")
+    parser.add_argument("--steps", type=int, default=4100, help="in all, with those done before")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="processes; they divide each batch")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    prepare_tokenizer(arguments.work)
     (arguments.work / "meeting").unlink(missing_ok=True)
     if arguments.workers == 1:
         train(0, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,15 @@ from actors.bundled.pictures import PACKAGES, animal_of, animals, with_article
 
 BUNDLED = Path(actors.bundled.__file__).parent
 MODEL = BUNDLED / "emoji"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    # Threads that wait for each other make this model a hundred times slower on a busy machine.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @functools.cache

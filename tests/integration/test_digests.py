@@ -8,12 +8,13 @@ import pytest
 
 from tests.tiny_run import assert_all_counted_once, folder_of, results, run_tiny, tiny_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 FLEETS = [(1, 2), (2, 1), (3, 2)]
 """Samplers and reward workers."""
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("lag", [0, 1, 2])
 def test_any_fleet_trains_the_same_weights(ray_session: None, tiny_model: Path, tmp_path: Path, lag: int) -> None:
     alone = tiny_config(tiny_model, tmp_path, run={"name": "alone"}, schedule={"lag": lag})

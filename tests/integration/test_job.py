@@ -59,6 +59,7 @@ def head() -> Iterator[Head]:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
         }
         command = [
             *(RAY, "start", "--head", "--block", f"--temp-dir={home}", f"--port={port}", "--num-cpus=2"),

@@ -69,7 +69,7 @@ def answers_with_another_version(self: RolloutWorker, task: SampleTask, snapshot
         (PretrainedPolicy, "apply", applies_one_value_wrongly, "the weights never arrived"),
         (PretrainedPolicy, "apply", applies_half_of_the_modules, "the weights never arrived"),
         (RolloutWorker, "run", draws_with_damaged_weights, "version 1 were corrupted on their way"),
-        (RolloutWorker, "run", answers_with_another_version, r"drawn by version 2, which is not in use \(1\)"),
+        (RolloutWorker, "run", answers_with_another_version, "drawn by version 2, the schedule asked for 1"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

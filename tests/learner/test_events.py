@@ -13,7 +13,7 @@ from tests.fakes import ScriptedCluster
 
 def test_a_call_is_answered_while_others_end_around_it() -> None:
     cluster = ScriptedCluster(lambda call: (f"{call.method} {call.args}",), seed=3)
-    events, pool = Events(cluster, 1), cluster.start(WorkerSpec("sampler", object, 1))
+    events, pool = Events(cluster, 1.0), cluster.start(WorkerSpec("sampler", object, 1))
     others: list[Outcome] = []
     for key in range(20):
         events.submit(pool, key, "run", key, then=others.append)
@@ -24,7 +24,7 @@ def test_a_call_is_answered_while_others_end_around_it() -> None:
 
 def test_the_same_key_may_be_in_two_pools() -> None:
     cluster = ScriptedCluster(lambda call: (call.pool,))
-    events = Events(cluster, 1)
+    events = Events(cluster, 1.0)
     seen: dict[str, Outcome] = {}
     for name in ("sampler", "reward"):
         pool = cluster.start(WorkerSpec(name, object, 1))
@@ -36,7 +36,7 @@ def test_the_same_key_may_be_in_two_pools() -> None:
 def test_a_call_that_is_lost_raises_who_died_of_what() -> None:
     cluster = ScriptedCluster(lambda call: (), lambda call: Lost(call.pool, call.key, "learner-00", "killed"))
     with pytest.raises(CallLost, match="learner-00 died in update: killed"):
-        Events(cluster, 1).call(cluster.start(WorkerSpec("learner", object, 1)), 0, "update")
+        Events(cluster, 1.0).call(cluster.start(WorkerSpec("learner", object, 1)), 0, "update")
 
 
 def test_silence_ends_with_the_diagnosis() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from actors.prompts import PromptSource
 from cluster.pool import Lost, WorkerSpec
+from learner.drawing import MAX_LOSSES
 from learner.events import CallLost, Events
-from learner.intake import MAX_LOSSES, Intake, RoundFailed
+from learner.intake import Intake, RoundFailed
 from learner.ledger import Ledger
 from learner.staleness import FixedSchedule, FreshestSchedule, Schedule
 from rewards.reward import RewardResult, Status
@@ -43,12 +44,18 @@ def answers(broken: Callable[[int, int], Status] = lambda task_id, index: Status
     return answer
 
 
-def intake_on(cluster: ScriptedCluster, schedule: Schedule) -> Intake:
+def intake_on(
+    cluster: ScriptedCluster,
+    schedule: Schedule,
+    ledger: Ledger | None = None,
+    queue: dict[int, int] | None = None,
+    first_round: int = 0,
+) -> Intake:
     samplers, rewards = (cluster.start(WorkerSpec(name, object, 1)) for name in ("sampler", "reward"))
-    prompts = PromptSource(("a cat", "a dog", "a fox"), 1, 0)
-    intake = Intake(Events(cluster, 1), samplers, rewards, prompts, schedule, BATCH, ROUNDS, Ledger())
-    cluster.after = intake.ledger.check
-    return intake
+    prompts, ledger = PromptSource(("a cat", "a dog", "a fox"), 1, 0), ledger or Ledger()
+    cluster.after = ledger.check
+    events = Events(cluster, 1.0)
+    return Intake(events, samplers, rewards, prompts, schedule, BATCH, ROUNDS, ledger, queue, first_round)
 
 
 def train(intake: Intake, lag: int) -> list[Any]:
@@ -125,23 +132,21 @@ def test_every_task_asks_for_the_version_of_its_schedule(schedule: Schedule, ver
     assert [asked[task_id] for task_id in sorted(asked)] == [v for v in versions for _ in range(PER_ROUND)]
 
 
-def test_the_freshest_schedule_takes_the_newest_version_on_a_resume() -> None:
+@pytest.mark.parametrize(("kind", "versions"), [(FixedSchedule, [0, 1, 2]), (FreshestSchedule, [2, 2, 2])])
+def test_schedules_differ_where_newer_versions_are_at_hand(kind: type, versions: list[int]) -> None:
     cluster = ScriptedCluster(answers())
-    intake = intake_on(cluster, FreshestSchedule(2, PER_ROUND))
+    intake = intake_on(cluster, kind(2, PER_ROUND), first_round=2)
     intake.publish({0: "version 0", 1: "version 1", 2: "version 2"})
-    assert {call.args[1] for call in sampled(cluster)} == {"version 2"}
+    asked = [call.args[1] for call in sampled(cluster)]
+    assert asked == [f"version {version}" for version in versions for _ in range(PER_ROUND)]
 
 
 def test_a_resumed_queue_is_drawn_by_the_versions_that_it_names() -> None:
-    cluster = ScriptedCluster(answers())
-    samplers, rewards = (cluster.start(WorkerSpec(name, object, 1)) for name in ("sampler", "reward"))
-    ledger = Ledger()
+    cluster, ledger = ScriptedCluster(answers()), Ledger()
     for task_id in range(6, 12):
         ledger.issue(task_id, BATCH)
     queue = {**dict.fromkeys(range(6, 9), 1), **dict.fromkeys(range(9, 12), 2)}
-    prompts = PromptSource(("a cat", "a dog"), 1, 0)
-    schedule = FixedSchedule(1, PER_ROUND)
-    intake = Intake(Events(cluster, 1), samplers, rewards, prompts, schedule, BATCH, ROUNDS, ledger, queue, 2)
+    intake = intake_on(cluster, FixedSchedule(1, PER_ROUND), ledger, queue, first_round=2)
     intake.publish({1: "version 1", 2: "version 2"})
     assert {call.key: call.args[1] for call in sampled(cluster)} == {t: f"version {v}" for t, v in queue.items()}
     assert intake.next_round().index == 2

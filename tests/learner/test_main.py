@@ -17,6 +17,10 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
     return [write_preset(tiny_config(tiny_model, tmp_path / "runs"), tmp_path / "tiny.toml")]
 
 
+UNREACHABLE = ["--cluster.kind", "ray", "--cluster.address", "127.0.0.1:1"]
+"""A cluster that would be complained of if it were looked for before the mistake is found."""
+
+
 def refused(words: list[str], capsys: pytest.CaptureFixture[str], runs: Path) -> str:
     """The one line."""
     before = sorted(runs.rglob("*"))
@@ -34,7 +38,7 @@ def test_an_unknown_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_missing_model(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused([*tiny, "--model.path", str(tmp_path / "nowhere")], capsys, tmp_path / "runs")
+    line = refused([*tiny, *UNREACHABLE, "--model.path", str(tmp_path / "nowhere")], capsys, tmp_path / "runs")
     assert f"no folder {tmp_path / 'nowhere'}; give `emoji`" in line
 
 
@@ -72,7 +76,7 @@ def test_a_prompt_file_without_a_prompt(
 
 
 def test_a_missing_prompt_file(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused([*tiny, "--prompts.source", "nowhere.txt"], capsys, tmp_path / "runs")
+    line = refused([*tiny, *UNREACHABLE, "--prompts.source", "nowhere.txt"], capsys, tmp_path / "runs")
     assert "nowhere.txt is no readable file and no shipped set (shipped: animals45" in line
 
 
@@ -102,13 +106,11 @@ def test_resume_goes_on_with_the_newest_run_under_its_own_configuration(
     assert json.loads((folder_of(config) / "summary.json").read_text())["version"] == 3
 
 
-def test_resume_without_a_whole_checkpoint(
-    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_without_a_whole_checkpoint(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*tiny, "--run.rounds", "1"]) == 0
     for manifest in (tmp_path / "runs").rglob("manifest.json"):
         manifest.unlink()
-    line = refused([*tiny, "--resume", "--run.rounds", "2"], capsys, tmp_path / "runs")
+    line = refused([*tiny, *UNREACHABLE, "--resume", "--run.rounds", "2"], capsys, tmp_path / "runs")
     assert "no whole checkpoint under " in line
 
 
@@ -118,3 +120,9 @@ def test_gpus_that_no_node_has(
 ) -> None:
     line = refused([*tiny, "--cluster.kind", "ray", "--samplers.num-gpus", "99"], capsys, tmp_path / "runs")
     assert "sampler needs GPU 99 each, 1 of them; the cluster has GPU 0" in line
+
+
+def test_a_cluster_that_is_not_there(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused([*tiny, *UNREACHABLE], capsys, tmp_path / "runs")
+    assert "no Ray cluster answers at 127.0.0.1:1" in line
+    assert "start one there (`ray start --head`)" in line

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from actors.config import DenoisingConfig, ModelConfig
-from actors.policy import PolicyVersion, WeightsError
+from actors.policy import LoraSnapshot, PolicyVersion, WeightsError
 from actors.pretrained import PretrainedPolicy
 from actors.rollout import RolloutWorker
 from actors.trajectory import SampleTask, Trajectory
@@ -20,7 +20,8 @@ from learner.algorithms import DdpoIs
 from learner.batch import Pairs, stack
 from learner.config import LearnerConfig
 from learner.scoring import Scorer
-from learner.update import Learner
+from learner.state import LearnerState
+from learner.update import Learner, UpdateReport
 
 DENOISING = DenoisingConfig(steps=4)
 REWARDS = np.array([3, 1, 4, 1, 5, 9, 2, 6], np.float32)
@@ -56,10 +57,17 @@ def drawn(worker: RolloutWorker, learner: Learner, round_index: int, version: in
     return [worker.run(task, learner.published(version))[1] for task in tasks]
 
 
+def trained(
+    learner: Learner, rewards: np.ndarray, *trajectories: Trajectory
+) -> tuple[UpdateReport, LoraSnapshot, LearnerState]:
+    """Train on a round whose trajectories are of the versions that they say."""
+    return learner.update(rewards, tuple(t.version for t in trajectories), *trajectories)
+
+
 def test_fresh_samples_have_the_learners_own_log_probs(tiny_model: Path, worker: RolloutWorker) -> None:
     learner = learner_of(policy(tiny_model))
     for version in range(3):
-        report, _, _ = learner.update(REWARDS, *drawn(worker, learner, version, version))
+        report, _, _ = trained(learner, REWARDS, *drawn(worker, learner, version, version))
         assert report.staleness == 0
         assert report.log_prob_error <= 1e-6
         assert report.first_ratio_error < CLIP_RANGE / 10
@@ -75,7 +83,7 @@ def test_minibatch_size_only_divides_the_work(tiny_model: Path, worker: RolloutW
         before = mine.snapshot(PolicyVersion(0)).buffer
         # A large epsilon, since Adam would else turn the rounding of a gradient near 0 into a whole step.
         learner = learner_of(mine, minibatch=minibatch, adam_epsilon=1e-2)
-        _, snapshot, _ = learner.update(REWARDS, *drawn(worker, learner, 0, 0))
+        _, snapshot, _ = trained(learner, REWARDS, *drawn(worker, learner, 0, 0))
         assert np.abs(snapshot.buffer - before).max() > 1e-4
         weights.append(snapshot.buffer)
     np.testing.assert_allclose(weights[0], weights[2], rtol=0, atol=1e-6)
@@ -87,7 +95,7 @@ def test_good_samples_become_likelier_and_bad_ones_less(tiny_model: Path, worker
     learner = learner_of(mine, learning_rate=1e-3)
     trajectories = drawn(worker, learner, 0, 0)
     rewards = np.array([1, 0, 1, 0, 1, 0, 1, 0], np.float32)
-    learner.update(rewards, *trajectories)
+    trained(learner, rewards, *trajectories)
     batch = stack(trajectories, rewards, torch.device("cpu"))
     scorer = Scorer(mine, mine.schedule(DENOISING.steps, DENOISING.eta), DENOISING.guidance_scale)
     steps = torch.arange(DENOISING.steps)[scorer.schedule.stochastic]
@@ -124,20 +132,30 @@ def test_a_trajectory_that_is_not_what_it_says_is_refused(
     learner = learner_of(mine)
     honest, other = drawn(worker, learner, 0, 0)
     with pytest.raises(WeightsError, match=reason):
-        learner.update(REWARDS, honest, dataclasses.replace(other, **change(other)))
+        trained(learner, REWARDS, honest, dataclasses.replace(other, **change(other)))
     assert mine.snapshot(PolicyVersion(0)).digest == learner.published(0).digest, "it trained on it"
+
+
+def test_another_version_than_the_schedules_is_refused_even_if_it_was_published(
+    tiny_model: Path, worker: RolloutWorker
+) -> None:
+    learner = learner_of(policy(tiny_model), lag=1)
+    ahead = drawn(worker, learner, 1, 0)
+    trained(learner, REWARDS, *drawn(worker, learner, 0, 0))
+    with pytest.raises(WeightsError, match="drawn by version 0, the schedule asked for 1"):
+        learner.update(REWARDS, (0, 1), *ahead)
 
 
 def test_old_weights_under_a_new_name_are_found_by_the_log_probs(tiny_model: Path, worker: RolloutWorker) -> None:
     learner = learner_of(policy(tiny_model))
-    _, snapshot, _ = learner.update(REWARDS, *drawn(worker, learner, 0, 0))
+    _, snapshot, _ = trained(learner, REWARDS, *drawn(worker, learner, 0, 0))
     honest = drawn(worker, learner, 1, 1)
     learner_of_old = learner_of(policy(tiny_model))
     old = drawn(worker, learner_of_old, 1, 0)
     forged = [dataclasses.replace(t, version=snapshot.version, digest=snapshot.digest) for t in old]
     with pytest.raises(WeightsError, match="disagree on log-probs"):
-        learner.update(REWARDS, *forged)
-    report, _, _ = learner.update(REWARDS, *honest)
+        trained(learner, REWARDS, *forged)
+    report, _, _ = trained(learner, REWARDS, *honest)
     assert report.version == 2
 
 
@@ -145,13 +163,13 @@ def test_stale_samples_are_held_against_the_weights_that_drew_them(tiny_model: P
     mine = policy(tiny_model)
     learner = learner_of(mine, lag=1)
     ahead = drawn(worker, learner, 1, 0)
-    learner.update(REWARDS, *drawn(worker, learner, 0, 0))
+    trained(learner, REWARDS, *drawn(worker, learner, 0, 0))
     shifted_log_probs = [dataclasses.replace(t, log_probs=shifted(t.log_probs)) for t in ahead]
     with pytest.raises(WeightsError, match="disagree"):
-        learner.update(REWARDS, *shifted_log_probs)
+        trained(learner, REWARDS, *shifted_log_probs)
     assert mine.snapshot(PolicyVersion(1)).digest == learner.published(1).digest, "the check left old weights behind"
     assert learner.published(1).digest != learner.published(0).digest
-    report, _, _ = learner.update(REWARDS, *ahead)
+    report, _, _ = trained(learner, REWARDS, *ahead)
     assert report.staleness == 1
     assert report.log_prob_error <= 1e-6
     assert report.first_ratio_error > 1e-5, "the ratio is to the policy that drew, which is another one"
@@ -162,12 +180,12 @@ def test_stale_samples_are_held_against_the_weights_that_drew_them(tiny_model: P
 def test_a_restored_learner_goes_on_bit_for_bit(tiny_model: Path, worker: RolloutWorker) -> None:
     first = learner_of(policy(tiny_model), lag=1, prompt_min_count=4, optimizer_steps=2)
     ahead = drawn(worker, first, 1, 0)
-    _, _, state = first.update(REWARDS, *drawn(worker, first, 0, 0))
+    _, _, state = trained(first, REWARDS, *drawn(worker, first, 0, 0))
     second = learner_of(policy(tiny_model, lora_seed=99), lag=1, prompt_min_count=4, optimizer_steps=2)
     second.restore(state)
     for learner in (first, second):
-        learner.update(REWARDS[::-1].copy(), *ahead)
-        report, _, _ = learner.update(REWARDS, *drawn(worker, learner, 2, 1))
+        trained(learner, REWARDS[::-1].copy(), *ahead)
+        report, _, _ = trained(learner, REWARDS, *drawn(worker, learner, 2, 1))
         assert report.grad_norm > 0
     assert first.published(3).digest == second.published(3).digest
     assert first.state() == second.state()
@@ -184,7 +202,7 @@ def test_samples_without_a_reward_take_no_part(tiny_model: Path, worker: Rollout
     learner = learner_of(policy(tiny_model), prompt_min_count=1)
     rewards = REWARDS.copy()
     rewards[[1, 6]] = np.nan
-    report, snapshot, state = learner.update(rewards, *drawn(worker, learner, 0, 0))
+    report, snapshot, state = trained(learner, rewards, *drawn(worker, learner, 0, 0))
     assert report.num_samples == 6
     assert np.isfinite(report.loss)
     assert np.isfinite(snapshot.buffer).all()
