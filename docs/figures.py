@@ -1,4 +1,4 @@
-"""Draw the README's pictures from runs: `python docs/figures.py OUT.png runs/A runs/B runs/C`.
+"""Draw the README's pictures from runs, and print its table: `python docs/figures.py OUT.png runs/A runs/B runs/C`.
 
 Left the mean reward of each round, one line a run; right the fixed evaluation before and after the first run.
 """
@@ -51,5 +51,22 @@ def draw(out: Path, runs: list[Path]) -> None:
     figure.savefig(out, dpi=110)
 
 
+def table_row(run: Path) -> str:
+    """Evaluation before and after, as a line of Markdown."""
+    summary = json.loads((run / "summary.json").read_text("utf-8"))
+    first, last = abs(summary["eval_reward_first"]), abs(summary["eval_reward_last"])
+    errors = abs(summary["eval_change_standard_errors"])
+    samples = summary["ledger"]["trained"]
+    return (
+        f"| `{run.name}` | {first:.3f} | {last:.3f} | {(last - first) / first:+.1%} | {errors:.1f} "
+        f"| {samples} | {summary['seconds']:.0f} |"
+    )
+
+
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])
+    runs = [Path(run) for run in sys.argv[2:]]
+    draw(Path(sys.argv[1]), runs)
+    print(
+        "| run | kB before | kB after | change | standard errors | samples | seconds |\n|---|---|---|---|---|---|---|"
+    )
+    print("\n".join(table_row(run) for run in runs))
