@@ -24,8 +24,11 @@ else:
 
 DEFAULT_PRESET = "compressibility"
 
-MAY_CHANGE = {"run.rounds", "run.dir", "samplers.num", "rewards.num", "checkpoint.every", "checkpoint.keep"}
-"""Keys that a resumed run may be given anew, besides the sections below: they change no result of a round."""
+MAY_CHANGE = {"run.name", "run.rounds", "run.dir", "samplers.num", "rewards.num", "checkpoint.every", "checkpoint.keep"}
+"""Keys that a resumed run may be given anew, besides the sections below: they change no result of a round.
+
+A run's folder may have been moved or copied, so its name may be another than the saved one.
+"""
 MAY_CHANGE_SECTIONS = {"cluster", "log", "evaluation"}
 
 
