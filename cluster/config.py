@@ -14,7 +14,8 @@ class ClusterConfig(BaseModel):
 
     kind: Literal["ray", "local"] = "ray"
     """`ray`: one process per worker, on this machine or many. `local`: everything in this process, one call after
-    the other, without Ray; slower, and easy to step through in a debugger."""
+    the other, without Ray; slower, and easy to step through in a debugger. In one process nothing can end a call that
+    takes too long, so time limits on calls hold on Ray only."""
 
     address: str | None = None
     """Ray cluster to join, as HOST:PORT, or `auto` for the one running on this machine. Not set: RAY_ADDRESS,

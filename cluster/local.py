@@ -1,18 +1,22 @@
-"""Pools in this process: the same contract as on Ray, one call after the other, no Ray needed."""
+"""Pools in this process: the same contract as on Ray, one call after the other, no Ray needed.
+
+What takes processes of their own is accepted and does nothing: no call can be ended when its time is up, there is
+no other worker to prefer, and no environment but this one.
+"""
 
 from __future__ import annotations
 
 import pickle
 import time
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.pool import Done, Handle, Outcome, WorkerSpec, invoke
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Call:
     pool: LocalPool
     key: Hashable
@@ -30,13 +34,26 @@ class LocalPool:
         self._queue = queue
         self._built: list[Any] = []
 
-    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1) -> None:
+    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1, avoid: Collection[str] = ()) -> None:
+        del avoid  # there is no other
         if key in self.in_flight():
             raise ValueError(f"{self.name} call {key!r} is in flight already")
         self._queue.append(_Call(self, key, method, tuple(_as_travelled(arg) for arg in args), outputs))
 
     def in_flight(self) -> Sequence[Hashable]:
         return [call.key for call in self._queue if call.pool is self]
+
+    def running(self) -> Mapping[Hashable, tuple[str, float]]:
+        return {}  # calls run within `wait`
+
+    def withdraw(self, key: Hashable) -> None:
+        for call in [call for call in self._queue if call.pool is self and call.key == key]:
+            self._queue.remove(call)
+
+    def rest(self, worker: str, seconds: float) -> None: ...
+
+    def workers(self) -> Sequence[str]:
+        return [f"{self.name}-00"]
 
     def worker(self) -> Any:
         """The object behind this pool, built when first asked for."""

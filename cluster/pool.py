@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +34,8 @@ class Lost:
     arguments_gone: bool = False
     """True: a handle among its arguments died with the node that held it, and the worker is well. The same
     arguments can only be lost again; what made them has to run again first."""
+    late: bool = False
+    """True: it ran longer than its pool's ``call_timeout_s``, and its worker was killed for it."""
 
 
 Outcome = Done | Lost
@@ -53,6 +55,16 @@ class WorkerSpec:
     num_gpus: float = 0.0
     resources: tuple[tuple[str, float], ...] = ()
     """Custom Ray resources, as (name, amount)."""
+    call_timeout_s: float | None = None
+    """Longest that a call may run in its worker, the transfer of its arguments included; not the time that it is
+    queued or waits behind another call. The process of a call over it is killed, as it may hang in native code, and
+    started anew, and the call ends as ``Lost(late=True)``. None: for ever. Not enforced in one process."""
+    runtime_env: Mapping[str, Any] | None = None
+    """Ray's runtime environment of its processes, such as ``{"env_vars": {…}}``. Ignored in one process."""
+    survives: bool = False
+    """True: a worker that fails again and again does not end the run. It is taken out for a time and then tried again,
+    with pauses that double, while the others go on; where all are out, the calls of the pool wait. A pool of which
+    no worker could ever be built is an error all the same."""
 
 
 @runtime_checkable
@@ -61,16 +73,49 @@ class Pool(Protocol):
 
     name: str
 
-    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1) -> None:
+    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1, avoid: Collection[str] = ()) -> None:
         """Queue ``worker.method(*args)``.
 
         ``key`` is returned with the outcome and must not be in flight already. Handles among ``args`` arrive
         as their values. A method of ``outputs`` > 1 returns a tuple of that length.
+
+        Workers named in ``avoid`` do not get this call as long as there is another that is at its post, be it busy
+        or still being built. It waits for that one, and lets calls behind it pass. A preference only: where all
+        others rest or are out, or all are to be avoided, an avoided one gets it.
         """
         ...
 
     def in_flight(self) -> Sequence[Hashable]:
-        """Keys submitted whose outcome has not been returned yet, oldest first."""
+        """Keys submitted whose outcome has not been returned yet and is still wanted, oldest first."""
+        ...
+
+    def running(self) -> Mapping[Hashable, tuple[str, float]]:
+        """Of the calls in flight, those that a worker is at: by which worker, and for how many seconds.
+
+        A call that waits at a worker behind another is not among them. As the last ``wait`` saw it. Empty in one
+        process, where calls run within ``wait``.
+        """
+        ...
+
+    def withdraw(self, key: Hashable) -> None:
+        """The outcome of this call is not wanted any more: ``wait`` will not return it.
+
+        A queued call is removed. One that a worker has been given goes on there to its end, however it ends, and
+        its key cannot be submitted again until a later ``wait`` has found it ended; what it raises is only logged.
+        A key that is not in flight is ignored: its outcome has been returned already.
+        """
+        ...
+
+    def rest(self, worker: str, seconds: float) -> None:
+        """Give this worker no new calls for so long from now; what it has been given goes on.
+
+        Ignored where no other worker would be at its post, for unknown names, and in one process. The rest ends
+        early when all others drop out.
+        """
+        ...
+
+    def workers(self) -> Sequence[str]:
+        """The names of all its workers, whatever state they are in."""
         ...
 
 
@@ -89,20 +134,23 @@ class Cluster(Protocol):
     def ready(self, timeout_s: float) -> None:
         """Wait until every worker of every pool has been built. What building one raised is raised here.
 
+        Of a pool that ``survives``, workers that cannot be built are left out, as long as one of them can.
+
         Raises:
             WorkersNotReady: not within ``timeout_s``; says which are missing and what they wait for.
-            ClusterError: a worker keeps dying while it is being built.
+            ClusterError: a worker keeps dying while it is being built, or its ``runtime_env`` cannot be set up.
         """
         ...
 
     def wait(self, timeout_s: float) -> list[Outcome]:
         """Outcomes of any pool that have come in, after waiting at most ``timeout_s`` seconds for the first.
 
-        Returns at once, empty, where nothing is in flight. Outcomes that came in beside an exception are kept
-        for the next call, and the call that raised is no longer in flight.
+        Returns at once, empty, where nothing is in flight. Calls over their time are ended here. Outcomes that came
+        in beside an exception are kept for the next call, and the call that raised is no longer in flight.
 
         Raises:
-            ClusterError: a worker keeps dying without ever finishing its construction or a call.
+            ClusterError: a worker keeps dying without ever finishing its construction or a call, and its pool
+                does not survive that.
         """
         ...
 

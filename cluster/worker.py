@@ -1,24 +1,19 @@
-"""Workers on Ray: the actor around a plain object, what the driver knows of it, and the queue of a pool of them."""
+"""Workers on Ray: the actor around a plain object, and what the driver knows of it."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.placement import needs, show
-from cluster.pool import WorkerSpec, invoke
-
-# A second call waits at the worker, its arguments already fetched, so that a worker does not idle while the driver is
-# busy. More would only bind calls to a worker that others could have taken, and lose more of them with it.
-_CALLS_PER_WORKER = 2
+from cluster.pool import ClusterError, WorkerSpec, invoke
+from cluster.queueing import Call, QueuedPool, Worker
 
 
 class Host:
@@ -52,24 +47,12 @@ class Host:
         return (time.monotonic() - began, *results)
 
 
-@dataclass(eq=False, slots=True)
-class Call:
-    """A call of a pool. ``refs``, once it has been handed to a worker: its seconds, then its outputs."""
-
-    key: Hashable
-    method: str
-    args: tuple[Any, ...]
-    outputs: int
-    refs: list[Any] = field(default_factory=list)
-    handed_at: float = 0.0
-
-
-class RemoteWorker:
+class RemoteWorker(Worker):
     """A named worker through all its lives; each life is an actor process of its own."""
 
     def __init__(self, spec: WorkerSpec, name: str, namespace: str) -> None:
-        self.name = name
-        self.calls: list[Call] = []
+        super().__init__(name)
+        self.was_ever_built = False
         self.failed_builds = 0
         self.lives_without_result = 0
         self._spec = spec
@@ -77,87 +60,82 @@ class RemoteWorker:
         self._life = 0
         self._begin()
 
-    def take(self, call: Call) -> None:
+    def send(self, call: Call) -> None:
         remote = self._actor.call.options(num_returns=call.outputs + 1)
         call.refs = remote.remote(call.method, call.outputs, *call.args)
-        call.handed_at = time.monotonic()
-        self.calls.append(call)
 
     def restart(self) -> None:
         """Give up this process, dead or unreachable, and begin a new one."""
         self.end()
         self._begin()
 
+    def take_out(self, reason: str) -> float:
+        """Be without a process for a time; gives how many seconds."""
+        self.end()
+        return self.duty.take_out(time.monotonic(), reason)
+
+    def bring_back(self) -> None:
+        self.duty.bring_back()
+        self._begin()
+
     def end(self) -> None:
         self.calls = []
+        self.is_built = False
         ray.kill(self._actor)
 
     def describe(self) -> str:
         """One line on its state, for a person; never waits."""
+        return f"{self.name}: {', '.join(filter(None, [self.duty.describe(time.monotonic()), self._process()]))}"
+
+    def _process(self) -> str:
+        if self.duty.is_out:
+            return ""
         if not _arrived(self._where):
-            return f"{self.name}: for {self._age():.0f} s waiting for a place that has {show(needs(self._spec))}"
+            environment = " and for its runtime_env" if self._spec.runtime_env else ""
+            return f"for {self._age():.0f} s waiting for a place that has {show(needs(self._spec))}{environment}"
         try:
             where = ray.get(self._where, timeout=1)
         except RayError as error:
-            return f"{self.name}: {one_line(error)}"
+            return one_line(error)
         if not self.is_built:
-            return f"{self.name}: for {self._age():.0f} s being built, {where}"
+            return f"for {self._age():.0f} s being built, {where}"
         now = time.monotonic()
-        calls = ", ".join(f"{call.key!r} for {now - call.handed_at:.1f} s" for call in self.calls)
-        return f"{self.name}: {calls or 'idle'}, {where}"
+        calls = [
+            f"{call.key!r} waits" if call.started_at is None else f"{call.key!r} for {now - call.started_at:.1f} s"
+            for call in self.calls
+        ]
+        return f"{', '.join(calls) or 'idle'}, {where}"
 
     def _begin(self) -> None:
         self._life += 1
         # The name of a dead actor stays taken for a moment, so each life has one of its own.
         name = self.name if self._life == 1 else f"{self.name}.{self._life}"
-        self._actor: Any = (
-            ray.remote(Host)
-            .options(
-                name=name,
-                namespace=self._namespace,
-                num_cpus=self._spec.num_cpus,
-                num_gpus=self._spec.num_gpus,
-                resources=dict(self._spec.resources),
-                max_restarts=0,
-                max_task_retries=0,
-            )
-            .remote(self.name)
-        )
+        options: dict[str, Any] = {
+            "name": name,
+            "namespace": self._namespace,
+            "num_cpus": self._spec.num_cpus,
+            "num_gpus": self._spec.num_gpus,
+            "resources": dict(self._spec.resources),
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if self._spec.runtime_env is not None:
+            options["runtime_env"] = dict(self._spec.runtime_env)
+        try:
+            self._actor: Any = ray.remote(Host).options(**options).remote(self.name)
+        except (TypeError, ValueError) as error:
+            if self._spec.runtime_env is None:
+                raise
+            raise ClusterError(f"Ray refuses the runtime_env of {self._spec.pool}: {one_line(error)}") from error
         self._where = self._actor.where.remote()
         self.built = self._actor.build.remote(self._spec.build)
-        self.is_built = False
         self._begun_at = time.monotonic()
 
     def _age(self) -> float:
         return time.monotonic() - self._begun_at
 
 
-class RemotePool:
-    """A queue, and the actors that take calls from it."""
-
-    def __init__(self, spec: WorkerSpec, workers: Sequence[RemoteWorker]) -> None:
-        self.name = spec.pool
-        self.spec = spec
-        self.workers = workers
-        self.queue: deque[Call] = deque()
-        self.calls: dict[Hashable, Call] = {}
-
-    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1) -> None:
-        if key in self.calls:
-            raise ValueError(f"{self.name} call {key!r} is in flight already")
-        self.calls[key] = Call(key, method, args, outputs)
-        self.queue.append(self.calls[key])
-
-    def in_flight(self) -> Sequence[Hashable]:
-        return list(self.calls)
-
-    def hand_out(self) -> None:
-        """Give queued calls to the workers with the fewest, as far as their places go."""
-        while self.queue:
-            open_workers = [w for w in self.workers if w.is_built and len(w.calls) < _CALLS_PER_WORKER]
-            if not open_workers:
-                return
-            min(open_workers, key=lambda w: len(w.calls)).take(self.queue.popleft())
+RemotePool = QueuedPool[RemoteWorker]
 
 
 def own_exception(error: RayTaskError) -> BaseException:

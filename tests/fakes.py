@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ class Call:
     key: Hashable
     method: str
     args: tuple[Any, ...]
+    avoid: frozenset[str] = frozenset()
 
 
 Outputs = Callable[[Call], tuple[Any, ...]]
@@ -34,15 +35,34 @@ class ScriptedPool:
     name: str
     calls: list[Call]
     waiting: list[Call]
+    size: int = 1
+    started: dict[Hashable, tuple[str, float]] = field(default_factory=dict)
+    """What `running` says of calls in flight; for a test to fill."""
+    rests: list[tuple[str, float]] = field(default_factory=list)
+    """All that were ever asked for."""
+    withdrawn: list[Hashable] = field(default_factory=list)
 
-    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1) -> None:
+    def submit(self, key: Hashable, method: str, *args: Any, outputs: int = 1, avoid: Collection[str] = ()) -> None:
         assert key not in self.in_flight(), f"{self.name} {key} is in flight already"
-        call = Call(self.name, key, method, args)
+        call = Call(self.name, key, method, args, frozenset(avoid))
         self.calls.append(call)
         self.waiting.append(call)
 
     def in_flight(self) -> Sequence[Hashable]:
         return [call.key for call in self.waiting if call.pool == self.name]
+
+    def running(self) -> Mapping[Hashable, tuple[str, float]]:
+        return {key: at for key, at in self.started.items() if key in self.in_flight()}
+
+    def withdraw(self, key: Hashable) -> None:
+        self.withdrawn.append(key)
+        self.waiting[:] = [call for call in self.waiting if (call.pool, call.key) != (self.name, key)]
+
+    def rest(self, worker: str, seconds: float) -> None:
+        self.rests.append((worker, seconds))
+
+    def workers(self) -> Sequence[str]:
+        return [f"{self.name}-{i:02d}" for i in range(self.size)]
 
 
 @dataclass
@@ -64,7 +84,7 @@ class ScriptedCluster:
         self._chance = random.Random(self.seed)
 
     def start(self, spec: WorkerSpec) -> ScriptedPool:
-        return ScriptedPool(spec.pool, self.calls, self.waiting)
+        return ScriptedPool(spec.pool, self.calls, self.waiting, spec.num)
 
     def ready(self, timeout_s: float) -> None: ...
 

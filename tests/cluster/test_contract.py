@@ -151,3 +151,67 @@ def test_diagnosis_names_the_pools_and_the_calls(cluster: Cluster) -> None:
     assert time.monotonic() - began < 10
     assert "sampler" in text
     all_outcomes(cluster, 1)
+
+
+def test_a_pool_names_its_workers(cluster: Cluster) -> None:
+    pool = cluster.start(WorkerSpec("sampler", build, num=1))
+    assert list(pool.workers()) == ["sampler-00"]
+    pool.submit(0, "pid")
+    assert one_done(cluster).worker in pool.workers()
+
+
+def test_the_only_worker_takes_what_should_avoid_it(cluster: Cluster) -> None:
+    pool = cluster.start(WorkerSpec("sampler", build, num=1))
+    pool.submit(0, "pid", avoid={"sampler-00"})
+    assert one_done(cluster).worker == "sampler-00"
+
+
+def test_the_only_worker_gets_no_rest(cluster: Cluster) -> None:
+    pool = cluster.start(WorkerSpec("sampler", build, num=1))
+    pool.rest("sampler-00", 3600)
+    pool.rest("sampler-07", 3600)
+    pool.submit(0, "pid")
+    assert one_done(cluster).worker == "sampler-00"
+
+
+def test_a_queued_call_that_is_withdrawn_never_runs_and_its_key_is_free(cluster: Cluster) -> None:
+    pool = cluster.start(WorkerSpec("sampler", build, num=1))
+    for key in "abc":
+        pool.submit(key, "look_up", "unknown" if key == "b" else "known")
+    pool.withdraw("b")
+    assert pool.in_flight() == ["a", "c"]
+    pool.submit("b", "look_up", "known")
+    assert [outcome.key for outcome in all_outcomes(cluster, 3)] == ["a", "c", "b"]
+    assert cluster.wait(0.1) == []
+
+
+def test_withdrawing_what_is_not_in_flight_changes_nothing(cluster: Cluster) -> None:
+    pool = cluster.start(WorkerSpec("sampler", build, num=1))
+    pool.submit("a", "pid")
+    one_done(cluster)
+    pool.withdraw("a")
+    pool.withdraw("never seen")
+    pool.submit("a", "pid")
+    assert one_done(cluster).key == "a"
+
+
+def test_nothing_runs_once_all_have_ended(cluster: Cluster) -> None:
+    pool = cluster.start(WorkerSpec("sampler", build, num=1))
+    assert pool.running() == {}
+    pool.submit("a", "pid")
+    assert pool.running() == {}
+    one_done(cluster)
+    assert pool.running() == {}
+
+
+def test_limits_environments_and_patience_do_not_disturb_a_call(cluster: Cluster) -> None:
+    spec = WorkerSpec("sampler", build, 1, call_timeout_s=20, runtime_env={"env_vars": {"A": "1"}}, survives=True)
+    pool = cluster.start(spec)
+    pool.submit(0, "double", np.ones(2))
+    assert cluster.get(one_done(cluster).outputs[0], 10).sum() == 4
+
+
+def test_a_pool_that_survives_is_not_started_where_none_of_it_can_be_built(cluster: Cluster) -> None:
+    cluster.start(WorkerSpec("sampler", build_from_a_missing_folder, num=2, survives=True))
+    with pytest.raises(FileNotFoundError, match="no model in /nowhere"):
+        cluster.ready(60)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,8 +31,21 @@ class Worker:
         time.sleep(seconds)
         return seconds
 
-    def die(self) -> None:
+    def die(self, after: float = 0.0) -> None:
+        time.sleep(after)
         os._exit(1)
+
+    def hang_in_native_code(self) -> None:
+        ctypes.PyDLL(
+            None
+        ).pause()  # unlike CDLL keeps the interpreter's lock, so that no thread of Python's runs either
+
+    def variable(self, name: str) -> str | None:
+        return os.environ.get(name)
+
+    def die_if_it_is(self, worker: str) -> None:
+        if own_name() == worker:
+            os._exit(1)
 
     def look_up(self, key: str) -> str:
         return {"known": "value"}[key]
@@ -51,3 +66,22 @@ def build_and_die() -> Worker:
 def build_slowly() -> Worker:
     time.sleep(60)
     return Worker()
+
+
+def build_unless_it_is(worker: str) -> Worker:
+    if own_name() == worker:
+        raise FileNotFoundError("no model in /nowhere")
+    return Worker()
+
+
+def build_while_there_is(path: Path) -> Worker:
+    if not path.exists():
+        raise FileNotFoundError(f"no model in {path.name}")
+    return Worker()
+
+
+def own_name() -> str:
+    """The name of the worker that this process is; on Ray only. Later lives are called `sampler-00.2` and so on."""
+    import ray
+
+    return (ray.get_runtime_context().get_actor_name() or "").partition(".")[0]
