@@ -64,9 +64,13 @@ class PromptsConfig(BaseModel):
     model_config = SECTION
 
     source: str = "animals45"
-    """A shipped set (`animals45`, the paper's animals) or a UTF-8 text file, one prompt a line."""
+    """A shipped set or a UTF-8 file. Sets of names: `animals45` (the paper's), `imagenet_animals` (398),
+    `imagenet_dogs` (118), `imagenet_classes` (1000). Sets of sentences: `animals_activities` (135, the paper's for
+    alignment), `counting` (360, with questions and answers). A file is text, one prompt a line, or `.jsonl`, one object
+    a line: its `prompt`, and further keys (`questions`, `answers`, …), the metadata that rewards see."""
     template: str = "a(n) {}"
-    """Sentence around each entry of a shipped set; `a(n)` becomes `a` or `an`. A file's lines are taken as they are."""
+    """Sentence around each name of a shipped set of names; `a(n)` becomes `a` or `an`. Sets of sentences and files are
+    taken as they are."""
     images_per_prompt: int = Field(default=1, ge=1)
     """Consecutive samples that share a prompt; every prompt of the set comes equally often."""
     limit: int | None = Field(default=None, ge=1)

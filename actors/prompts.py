@@ -5,13 +5,17 @@ Both are seeded and addressed by id, so a cursor through them is a number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from actors.prompt_files import read_prompt_file
+from actors.shipped_prompts import shipped_names, shipped_prompts
 
 
 class Stream(IntEnum):
@@ -59,38 +63,39 @@ def _permutation(run_seed: int, turn: int, length: int) -> tuple[int, ...]:
     return tuple(int(place) for place in generator.permutation(length))
 
 
-def load_prompts(source: str, template: str, limit: int | None) -> tuple[str, ...]:
-    """A shipped set by name, else a text file, one prompt a line; blank lines and `#` comments are skipped.
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """What the images of a run are asked to show."""
+
+    prompts: tuple[str, ...]
+    """In the order of the source; one that stands there twice is drawn twice as often."""
+    metadata: Mapping[str, Mapping[str, Any]]
+    """Plain JSON values by prompt, such as `questions` and `answers`; empty for a prompt that has none."""
+
+    def metadata_of(self, prompts: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+        """Of each prompt in turn."""
+        return tuple(self.metadata.get(prompt, {}) for prompt in prompts)
+
+
+def load_prompts(source: str, template: str, limit: int | None) -> PromptSet:
+    """A shipped set by name, else a user's file; `template` goes round each name of a shipped set of names.
 
     Raises:
-        ValueError: no such set or file, not UTF-8, or nothing in it; the message names the cure.
+        ValueError: no such set or file, or something wrong in it; the message names the cure.
     """
-    shipped = resources.files("actors") / "prompt_sets" / f"{source}.txt"
-    if source.isidentifier() and shipped.is_file():
-        text, entries_are_names = shipped.read_text("utf-8"), True
-    else:
-        text, entries_are_names = _read_file(Path(source)), False
-    lines = [line.strip() for line in text.splitlines()]
-    entries = [line for line in lines if line and not line.startswith("#")]
-    if not entries:
+    prompts, metadata = shipped_prompts(source, template) or _of_file(source)
+    if not prompts:
         raise ValueError(f"prompts.source: {source} holds no prompt; write one a line")
-    prompts = [fill(template, entry) for entry in entries] if entries_are_names else entries
-    return tuple(prompts[:limit])
+    used = tuple(prompts[:limit])
+    return PromptSet(used, {prompt: metadata.get(prompt, {}) for prompt in used})
 
 
-def _read_file(path: Path) -> str:
-    known = sorted(p.name.removesuffix(".txt") for p in (resources.files("actors") / "prompt_sets").iterdir())
+def _of_file(source: str) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    path = Path(source)
     try:
-        return path.expanduser().read_text("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return read_prompt_file(path.expanduser())
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder for the ~
+        shipped = ", ".join(shipped_names())
         raise ValueError(
-            f"prompts.source: {path} is no readable file and no shipped set (shipped: {', '.join(known)})"
+            f"prompts.source: {path} is no readable file and no shipped set (shipped: {shipped})"
         ) from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"prompts.source: {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-
-
-def fill(template: str, entry: str) -> str:
-    """`a(n) {}` and `ant` give `an ant`; `a(n)` follows the first letter of what comes next."""
-    article = "an" if entry[:1].lower() in "aeiou" else "a"
-    return template.replace("a(n) {}", f"{article} {{}}").replace("{}", entry)
