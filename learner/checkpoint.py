@@ -16,7 +16,7 @@ from learner.state import LearnerState
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a file's meaning changes; other formats are refused."""
 
 
@@ -28,6 +28,8 @@ class Checkpoint:
     ledger: Ledger
     tasks_in_flight: dict[int, int]
     """Unfinished tasks and the versions that draw them."""
+    reward_scales: dict[str, list[float]]
+    """Running scales of rewards, by label."""
     images: int
     """Drawn so far, evaluations included."""
     seconds: float
@@ -58,6 +60,7 @@ class Checkpoints:
             "learner": json.loads(checkpoint.learner.facts),
             "ledger": checkpoint.ledger.record(),
             "tasks_in_flight": checkpoint.tasks_in_flight,
+            "reward_scales": checkpoint.reward_scales,
             "images": checkpoint.images,
             "seconds": checkpoint.seconds,
         }
@@ -105,7 +108,8 @@ def _load(folder: Path) -> Checkpoint:
         raise ValueError(f"its format is {facts['format']}, this version reads {FORMAT}")
     learner = LearnerState(facts["version"], contents["learner.safetensors"], json.dumps(facts["learner"]))
     in_flight = {int(task_id): version for task_id, version in facts["tasks_in_flight"].items()}
-    return Checkpoint(learner, Ledger.resume(facts["ledger"]), in_flight, facts["images"], facts["seconds"])
+    ledger = Ledger.resume(facts["ledger"])
+    return Checkpoint(learner, ledger, in_flight, facts["reward_scales"], facts["images"], facts["seconds"])
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -24,7 +24,12 @@ else:
 
 DEFAULT_PRESET = "compressibility"
 
-MAY_CHANGE = {"run.name", "run.rounds", "run.dir", "samplers.num", "rewards.num", "checkpoint.every", "checkpoint.keep"}
+MAY_CHANGE = {
+    *("run.name", "run.rounds", "run.dir", "samplers.num", "checkpoint.every", "checkpoint.keep"),
+    # Where and how patiently images are scored, not by what.
+    *(f"rewards.{key}" for key in ("num", "num_cpus", "num_gpus", "runtime_env", "timeout_s", "attempts")),
+    *(f"rewards.{key}" for key in ("hedge_percentile", "kind", "endpoints", "grpc", "cache", "min_valid_fraction")),
+}
 """Keys that a resumed run may be given anew, besides the sections below: they change no result of a round.
 
 A run's folder may have been moved or copied, so its name may be another than the saved one.

@@ -1,4 +1,4 @@
-"""One task from prompts to rewards: drawn, scored, and done again where a process was lost on the way."""
+"""One task from prompts to rewards: drawn, scored, and drawn again where a process was lost on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from actors.trajectory import SampleTask
 from cluster.pool import Done, Handle, Lost, Outcome, Pool
 from learner.events import CallLost, Events
 from learner.ledger import State
-from rewards.reward import RewardRequest, RewardResult
+from learner.panel import Panel
+from rewards.reward import RewardResult
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,11 @@ class ScoredTask:
     task: SampleTask
     trajectory: Handle
     images: Handle
-    result: RewardResult
+    results: dict[str, RewardResult]
+    """By the rewards' labels."""
     sampling_seconds: float
     scoring_seconds: float
+    """Summed over the rewards."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,10 +46,10 @@ class Errand:
 
 
 class Drawing:
-    """Takes tasks through the pools of samplers and reward workers."""
+    """Takes tasks through the samplers and the panel of rewards."""
 
-    def __init__(self, events: Events, samplers: Pool, rewards: Pool) -> None:
-        self._events, self._samplers, self._rewards = events, samplers, rewards
+    def __init__(self, events: Events, samplers: Pool, panel: Panel) -> None:
+        self._events, self._samplers, self._panel = events, samplers, panel
         self._losses: Counter[int] = Counter()
 
     def start(self, errand: Errand) -> None:
@@ -71,38 +74,22 @@ class Drawing:
                 self._start_again(errand, outcome)
 
     def _score(self, errand: Errand, drawn: Done) -> None:
-        task = errand.task
-        self._events.submit(
-            self._rewards,
-            task.task_id,
-            "run",
-            drawn.outputs[0],
-            RewardRequest(task.task_id, task.prompts),
-            then=lambda outcome: self._scored(errand, drawn, outcome),
-        )
+        images, trajectory = drawn.outputs
 
-    def _scored(self, errand: Errand, drawn: Done, outcome: Outcome) -> None:
-        match outcome:
-            case Done(outputs=(result,), seconds=seconds):
-                images, trajectory = drawn.outputs
-                value = self._events.get(result)
-                errand.then(ScoredTask(errand.task, trajectory, images, value, drawn.seconds, seconds))
-            case Lost(arguments_gone=False):
-                self._count(outcome)
-                self._score(errand, drawn)
-            case Lost():
-                self._start_again(errand, outcome)
+        def scored(results: dict[str, RewardResult], seconds: float) -> None:
+            errand.then(ScoredTask(errand.task, trajectory, images, results, drawn.seconds, seconds))
+
+        self._panel.score(errand.task, images, scored, lambda lost: self._start_again(errand, lost))
 
     def _start_again(self, errand: Errand, lost: Lost) -> None:
         """The same task with the same seeds and weights: it comes out identical."""
-        self._count(lost)
+        self._count(errand.task.task_id, lost)
         errand.moved(State.PENDING)
         self.start(errand)
 
-    def _count(self, lost: Lost) -> None:
+    def _count(self, task_id: int, lost: Lost) -> None:
         """Raises CallLost for a task that is lost again and again."""
-        assert isinstance(lost.key, int)
-        self._losses[lost.key] += 1
-        if self._losses[lost.key] >= MAX_LOSSES:
-            raise CallLost(f"task {lost.key} was lost {MAX_LOSSES} times, last on {lost.worker}: {lost.reason}")
-        log.warning("%s lost task %d (%s); it is done again", lost.worker, lost.key, lost.reason)
+        self._losses[task_id] += 1
+        if self._losses[task_id] >= MAX_LOSSES:
+            raise CallLost(f"task {task_id} was lost {MAX_LOSSES} times, last on {lost.worker}: {lost.reason}")
+        log.warning("%s lost task %d (%s); it is drawn again", lost.worker, task_id, lost.reason)

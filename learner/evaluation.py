@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from learner.drawing import Drawing, Errand, ScoredTask
 from learner.events import Events
 from learner.intake import RoundFailed
 from learner.ledger import State
+from learner.mixing import Judged, Mix
+from learner.panel import Panel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,8 +25,11 @@ class EvaluationReport:
     """Rewards of one version on the fixed prompts and seeds."""
 
     version: int
+    prompts: tuple[str, ...]
     rewards: Float[np.ndarray, " sample"]
-    """NaN where the reward failed."""
+    """The weighted sum that is trained on; NaN where a reward failed."""
+    judged: Mapping[str, Judged]
+    """What each reward said, those that are never trained on included, by label."""
     images: tuple[Handle, ...]
     """One batch per task, in order."""
 
@@ -49,19 +55,20 @@ class Evaluation:
         self,
         events: Events,
         samplers: Pool,
-        rewards: Pool,
+        panel: Panel,
+        mix: Mix,
         batches: list[tuple[tuple[str, ...], tuple[int, ...]]],
         every: int,
         rounds: int,
     ) -> None:
-        self._events, self._drawing = events, Drawing(events, samplers, rewards)
+        self._events, self._drawing, self._mix = events, Drawing(events, samplers, panel), mix
         self._batches, self._every, self._rounds = batches, every, rounds
 
     def due(self, version: int) -> bool:
         return version in (0, self._rounds) or (self._every > 0 and version % self._every == 0)
 
     def run(self, version: int, snapshot: Handle) -> EvaluationReport:
-        """Evaluate one version.
+        """Evaluate one version; running scales begin with version 0's.
 
         Raises:
             RoundFailed: no sample got a reward.
@@ -76,10 +83,18 @@ class Evaluation:
             task = SampleTask(task_id, version, prompts, seeds, PolicyVersion(version))
             self._drawing.start(Errand(task, snapshot, _not_in_the_ledger, take_in))
         self._events.until(lambda: len(done) == len(order), f"evaluation of version {version}")
-        rewards = np.concatenate([done[task_id].result.values for task_id in order])
+        prompts = tuple(prompt for batch, _ in self._batches for prompt in batch)
+        judged = {
+            term.label: self._mix.judge(
+                term, [done[task_id].results[term.label] for task_id in order], prompts, learn=version == 0
+            )
+            for term in self._mix.terms
+        }
+        rewards = self._mix.total(judged)
         if not np.isfinite(rewards).any():
-            raise RoundFailed(f"evaluation of version {version}: no sample has a reward: {done[-1].result.details[0]}")
-        return EvaluationReport(version, rewards, tuple(done[task_id].images for task_id in order))
+            why = next(of_reward.details[place] for of_reward in judged.values() for place in of_reward.reasons)
+            raise RoundFailed(f"evaluation of version {version}: no sample has a reward: {why}")
+        return EvaluationReport(version, prompts, rewards, judged, tuple(done[task_id].images for task_id in order))
 
 
 def _not_in_the_ledger(state: State) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Any
 
 from cluster.pool import Cluster, Done, Handle, Lost, Outcome, Pool
@@ -27,6 +28,8 @@ class Events:
         self._cluster = cluster
         self._stall_timeout_s = stall_timeout_s
         self._then: dict[tuple[str, Hashable], Callable[[Outcome], None]] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers_set = 0
 
     def submit(
         self,
@@ -36,10 +39,21 @@ class Events:
         *args: Any,
         then: Callable[[Outcome], None],
         outputs: int = 1,
+        avoid: Collection[str] = (),
     ) -> None:
         """Call `method` in `pool`; `then` is called once, with the outcome, from within some `until`."""
         self._then[pool.name, key] = then
-        pool.submit(key, method, *args, outputs=outputs)
+        pool.submit(key, method, *args, outputs=outputs, avoid=avoid)
+
+    def withdraw(self, pool: Pool, key: Hashable) -> None:
+        """Nobody wants to hear of this call any more."""
+        self._then.pop((pool.name, key), None)
+        pool.withdraw(key)
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Have `act` called once, from within some `until`, when so many seconds have passed."""
+        self._timers_set += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._timers_set, act))
 
     def until(self, condition: Callable[[], bool], waiting_for: str) -> None:
         """Handle outcomes as they come in until `condition` holds.
@@ -49,16 +63,26 @@ class Events:
         """
         last_progress = time.monotonic()
         while not condition():
-            outcomes = self._cluster.wait(POLL_S)
+            began = time.monotonic()
+            pause = self._act_on_time(began)
+            outcomes = self._cluster.wait(pause)
             for outcome in outcomes:
                 self._then.pop((outcome.pool, outcome.key))(outcome)
             if outcomes:
                 last_progress = time.monotonic()
-            elif time.monotonic() - last_progress > self._stall_timeout_s:
+            elif self._timers:  # with nothing in flight, the cluster does not wait
+                time.sleep(max(0.0, began + pause - time.monotonic()))
+            if time.monotonic() - last_progress > self._stall_timeout_s:
                 raise Stalled(
                     f"no progress for {self._stall_timeout_s:.0f} s while waiting for {waiting_for}\n"
                     + self._cluster.diagnosis()
                 )
+
+    def _act_on_time(self, now: float) -> float:
+        """Do what is due; returns how long may be slept till the next look."""
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+        return min(POLL_S, max(0.0, self._timers[0][0] - now)) if self._timers else POLL_S
 
     def call(self, pool: Pool, key: Hashable, method: str, *args: Any, outputs: int = 1) -> tuple[Handle, ...]:
         """Submit and wait, everything else going on meanwhile; returns the handles of the outputs.

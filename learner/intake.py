@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +17,9 @@ from cluster.pool import Handle, Pool
 from learner.drawing import Drawing, Errand, ScoredTask
 from learner.events import Events
 from learner.ledger import Ledger, State
+from learner.mixing import Judged, Mix
+from learner.panel import Panel
 from learner.staleness import Schedule, issuable, needed_versions
-from rewards.reward import RewardResult, Status
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,15 +31,19 @@ class ScoredRound:
     images: tuple[Handle, ...]
     versions: tuple[int, ...]
     """Which one drew each task."""
+    prompts: tuple[str, ...]
+    """Of all samples."""
     rewards: Float[np.ndarray, " all"]
-    """NaN where the sample was dropped."""
+    """What is trained on: the weighted sum; NaN where the sample was dropped."""
+    judged: Mapping[str, Judged]
+    """What each reward said, by label."""
     sampling_seconds: float
     """Summed over tasks."""
     scoring_seconds: float
 
 
 class RoundFailed(RuntimeError):
-    """A round in which no sample got a reward."""
+    """Too few samples of a round have a reward."""
 
 
 class Intake:
@@ -47,7 +53,9 @@ class Intake:
         self,
         events: Events,
         samplers: Pool,
-        rewards: Pool,
+        panel: Panel,
+        mix: Mix,
+        min_valid_fraction: float,
         prompts: PromptSource,
         schedule: Schedule,
         batch_size: int,
@@ -57,7 +65,8 @@ class Intake:
         first_round: int = 0,
     ) -> None:
         """`tasks_in_flight` maps the ids of a resumed run's tasks to the versions that must draw them."""
-        self._events, self._drawing = events, Drawing(events, samplers, rewards)
+        self._events, self._drawing = events, Drawing(events, samplers, panel)
+        self.mix, self._min_valid_fraction = mix, min_valid_fraction
         self._prompts, self._schedule, self._batch_size, self._rounds = prompts, schedule, batch_size, rounds
         self.ledger = ledger
         self._round = first_round
@@ -65,7 +74,6 @@ class Intake:
         self._to_reissue = sorted(self._versions)
         self._snapshots: dict[int, Handle] = {}
         self._scored: dict[int, ScoredTask] = {}
-        self._values: dict[int, Float[np.ndarray, " batch"]] = {}
 
     def publish(self, snapshots: Mapping[int, Handle]) -> None:
         """Make versions known, let go of those no task can ask for, and issue every task that is now allowed."""
@@ -83,23 +91,26 @@ class Intake:
             self._draw(task_id)
 
     def next_round(self) -> ScoredRound:
-        """The next round, once all of its samples are scored or dropped.
+        """The next round, once all of its samples are scored; those without a reward are dropped.
 
         Raises:
-            RoundFailed: not one of them has a reward.
+            RoundFailed: too few have one. Nothing is dropped then, so that a resumed run draws and scores them again.
         """
         ids = self._task_ids(self._round)
         self._events.until(lambda: all(task_id in self._scored for task_id in ids), f"round {self._round}")
         done = [self._scored[task_id] for task_id in ids]
-        rewards = np.concatenate([self._values[task_id] for task_id in ids])
-        if not np.isfinite(rewards).any():
-            raise RoundFailed(f"no sample of round {self._round} has a reward: {dict(self.ledger.dropped)}")
+        prompts = tuple(prompt for scored in done for prompt in scored.task.prompts)
+        judged = self._judge(done, prompts)
+        rewards = self.mix.total(judged)
+        self._drop_failures(ids, judged, rewards)
         return ScoredRound(
             self._round,
             tuple(scored.trajectory for scored in done),
             tuple(scored.images for scored in done),
             tuple(scored.task.version for scored in done),
+            prompts,
             rewards,
+            judged,
             sum(scored.sampling_seconds for scored in done),
             sum(scored.scoring_seconds for scored in done),
         )
@@ -108,7 +119,7 @@ class Intake:
         """The round last handed out is trained; its samples are final and its data is let go."""
         for task_id in self._task_ids(self._round):
             self.ledger.train(task_id)
-            del self._scored[task_id], self._values[task_id], self._versions[task_id]
+            del self._scored[task_id], self._versions[task_id]
         self._round += 1
         self.ledger.check()
 
@@ -144,15 +155,32 @@ class Intake:
             self.ledger.move(task_id, state)
 
     def _take_in(self, scored: ScoredTask) -> None:
-        task_id = scored.task.task_id
-        self.ledger.score(task_id, failures(scored.result))
-        values = np.full(self._batch_size, np.nan, np.float32)
-        alive = self.ledger.alive(task_id)
-        values[alive] = scored.result.values[alive]
-        self._values[task_id] = values
-        self._scored[task_id] = scored
+        self.ledger.move(scored.task.task_id, State.SCORED)
+        self._scored[scored.task.task_id] = scored
 
+    def _judge(self, done: list[ScoredTask], prompts: tuple[str, ...]) -> dict[str, Judged]:
+        trained = [term for term in self.mix.terms if term.weight]
+        return {
+            term.label: self.mix.judge(term, [scored.results[term.label] for scored in done], prompts, learn=True)
+            for term in trained
+        }
 
-def failures(result: RewardResult) -> dict[int, str]:
-    """Why samples have no reward, by index."""
-    return {index: f"reward {status.value}" for index, status in enumerate(result.statuses) if status is not Status.OK}
+    def _drop_failures(self, ids: range, judged: Mapping[str, Judged], rewards: Float[np.ndarray, " all"]) -> None:
+        reasons = {
+            int(place): "the sum of its rewards is not finite" for place in np.flatnonzero(~np.isfinite(rewards))
+        }
+        for of_reward in judged.values():
+            reasons |= of_reward.reasons
+        valid = len(rewards) - len(reasons)
+        if valid < self._min_valid_fraction * len(rewards):
+            detail = next((d.details[place] for d in judged.values() for place in d.reasons), "")
+            raise RoundFailed(
+                f"only {valid} of {len(rewards)} samples of round {self._round} have a reward, while "
+                f"rewards.min_valid_fraction asks for {self._min_valid_fraction:g}: "
+                + "; ".join(f"{count} x {reason}" for reason, count in Counter(reasons.values()).items())
+                + (f", for example: {detail}" if detail else "")
+                + "; once this is mended, --resume goes on with this round"
+            )
+        for place, reason in reasons.items():
+            task, index = divmod(place, self._batch_size)
+            self.ledger.drop(ids[task], {index: reason})

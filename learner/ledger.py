@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -21,8 +21,8 @@ class State(str, Enum):
 NEXT = {
     State.PENDING: {State.SAMPLING},
     State.SAMPLING: {State.SCORING, State.PENDING},
-    State.SCORING: {State.SCORED, State.DROPPED, State.PENDING},
-    State.SCORED: {State.TRAINED, State.PENDING},
+    State.SCORING: {State.SCORED, State.PENDING},
+    State.SCORED: {State.TRAINED, State.DROPPED, State.PENDING},
 }
 """Moves that are allowed; back to pending when a task's result was lost. Trained and dropped are final."""
 
@@ -70,17 +70,13 @@ class Ledger:
         self.move(task_id, State.PENDING)
         self.reissued += 1
 
-    def score(self, task_id: int, failures: dict[int, str]) -> None:
-        """A task's rewards are in; samples at the indices of `failures` are dropped for the reason given there."""
-        for index in list(self._samples(task_id)):
-            if index in failures:
-                self._change(task_id, index, State.DROPPED)
-                del self._tasks[task_id][index]
-                self.dropped[failures[index]] += 1
-                self._tell(task_id, State.DROPPED, 1, failures[index])
-            else:
-                self._change(task_id, index, State.SCORED)
-        self._tell(task_id, State.SCORED, len(self._tasks[task_id]))
+    def drop(self, task_id: int, reasons: Mapping[int, str]) -> None:
+        """The samples at these indices of a scored task will not be trained on, for the reasons given."""
+        for index, reason in reasons.items():
+            self._change(task_id, index, State.DROPPED)
+            del self._tasks[task_id][index]
+            self.dropped[reason] += 1
+            self._tell(task_id, State.DROPPED, 1, reason)
 
     def train(self, task_id: int) -> None:
         """The round of this task is trained; what is left of it is final."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from learner.checkpoint import Checkpoint, Checkpoints
 from learner.client import LearnerClient
 from learner.evaluation import Evaluation
-from learner.intake import Intake
+from learner.intake import Intake, RoundFailed
 from learner.reports import Reports
 
 
@@ -26,7 +26,8 @@ def run(
     def checkpoint() -> None:
         with reports.phase("checkpoint"):
             queue = intake.tasks_in_flight()
-            checkpoints.save(Checkpoint(learner.state(), intake.ledger, queue, reports.images, reports.seconds))
+            scales = intake.mix.record()
+            checkpoints.save(Checkpoint(learner.state(), intake.ledger, queue, scales, reports.images, reports.seconds))
 
     if learner.version == 0:
         evaluate()
@@ -34,7 +35,11 @@ def run(
     intake.publish(learner.published)
     while learner.version < rounds:
         with reports.phase("waiting for samples"):
-            scored = intake.next_round()
+            try:
+                scored = intake.next_round()
+            except RoundFailed:
+                checkpoint()
+                raise
         with reports.phase("update"):
             report = learner.update(scored)
         intake.finish_round()

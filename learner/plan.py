@@ -20,7 +20,7 @@ def plan(config: RunConfig) -> str:
         ValueError: the model or the prompts are not there.
     """
     path = resolve_model(config.model.path)
-    prompts = load_prompts(config.prompts.source, config.prompts.template, config.prompts.limit)
+    prompts = load_prompts(config.prompts.source, config.prompts.template, config.prompts.limit).prompts
     schedule, denoising, samplers, learner = config.schedule, config.denoising, config.samplers, config.learner
     samples, steps = schedule.samples_per_round, denoising.steps
     first, end = learner.step_window or (0, steps)
@@ -30,19 +30,31 @@ def plan(config: RunConfig) -> str:
     lines = [
         f"model       {config.model.path}, {config.model.dtype}, LoRA rank {config.model.lora_rank}",
         f"prompts     {len(prompts)}, e.g. {prompts[0]!r}",
-        f"reward      {config.rewards.name}",
+        *_rewards(config),
         f"round       {samples} samples of {steps} steps in {config.tasks_per_round} tasks of {samplers.batch_size}; "
         f"{learner.optimizer_steps * learner.inner_epochs} optimizer steps over {pairs} pairs",
         f"run         {config.run.rounds} rounds = {config.run.rounds * samples} samples, lag {schedule.lag} "
         f"({schedule.kind}), {config.evaluation.samples} evaluation samples",
         f"actors      {samplers.num} samplers (CPU {samplers.num_cpus:g}, GPU {samplers.num_gpus:g} each), "
-        f"{config.rewards.num} reward workers (CPU {config.rewards.num_cpus:g}, GPU {config.rewards.num_gpus:g} each), "
+        f"{sum(reward.num for reward in config.rewards.all)} reward workers, "
         f"1 learner (CPU {learner.num_cpus:g}, GPU {learner.num_gpus:g})",
         f"in flight   at most {(schedule.lag + 1) * config.tasks_per_round} tasks{_memory(config, Path(path))}",
         f"bottleneck  {bottleneck}, if all devices are alike: training a round costs "
         f"{cost:.1f} times drawing it, on {samplers.num} sampler(s)",
     ]
     return "\n".join(lines)
+
+
+def _rewards(config: RunConfig) -> list[str]:
+    lines: list[str] = []
+    for reward in config.rewards.all:
+        share = "evaluation only" if reward.evaluate_only else f"weight {reward.weight:g}, scale {reward.scale}"
+        where = f"on {', '.join(reward.endpoints)}, asked by " if reward.kind == "grpc" else ""
+        lines.append(
+            f"reward      {reward.called}: {share}; {where}{reward.num} worker(s) "
+            f"(CPU {reward.num_cpus:g}, GPU {reward.num_gpus:g} each), {reward.timeout_s:g} s a call"
+        )
+    return lines
 
 
 def _memory(config: RunConfig, model: Path) -> str:

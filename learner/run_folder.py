@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from PIL import Image
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from learner.config import RunConfig
+
+GRID_COLUMNS = 8
 
 
 class RunFolder:
@@ -39,22 +41,42 @@ class RunFolder:
                 self._board.add_scalar(name, value, record["version"])
         self._board.flush()
 
-    def evaluation(self, version: int, rewards: Float[np.ndarray, " sample"]) -> None:
-        values = [None if np.isnan(reward) else float(reward) for reward in rewards]
-        mean = float(np.nanmean(rewards))
-        _append(self.path / "evaluation.jsonl", {"version": version, "mean": mean, "rewards": values})
-        self._board.add_scalar("evaluation/reward_mean", mean, version)
+    def evaluation(
+        self, version: int, rewards: Float[np.ndarray, " sample"], by_label: Mapping[str, Float[np.ndarray, " sample"]]
+    ) -> None:
+        """One line of `evaluation.jsonl`: what is trained on, and each reward's own values."""
+        record = {
+            "version": version,
+            "mean": mean_of(rewards),
+            "rewards": numbers(rewards),
+            "by_reward": {label: numbers(values) for label, values in by_label.items()},
+        }
+        _append(self.path / "evaluation.jsonl", record)
+        for name, values in {"reward": rewards, **{f"reward/{label}": v for label, v in by_label.items()}}.items():
+            if np.isfinite(values).any():
+                self._board.add_scalar(f"evaluation/{name}_mean", mean_of(values), version)
 
     def evaluations(self) -> dict[int, Float[np.ndarray, " sample"]]:
         """Rewards of every evaluation of this run, by version."""
         records = list(_lines(self.path / "evaluation.jsonl"))
         return {record["version"]: np.array(record["rewards"], dtype=np.float64) for record in records}
 
-    def images(self, name: str, images: UInt8[np.ndarray, "sample 3 height width"]) -> None:
-        """Save a grid as `samples/NAME.png`."""
+    def images(
+        self, name: str, version: int, images: UInt8[np.ndarray, "sample 3 height width"], samples: list[dict[str, Any]]
+    ) -> None:
+        """Save a grid as `samples/NAME.png`, and beside it, as JSON, what is known of each of its samples."""
         folder = self.path / "samples"
         folder.mkdir(exist_ok=True)
         grid(images).save(folder / f"{name}.png")
+        _, _, height, width = images.shape
+        place = {
+            "version": version,
+            "columns": min(GRID_COLUMNS, len(images)),
+            "gap": 1,
+            "width": width,
+            "height": height,
+        }
+        _replace(folder / f"{name}.json", json.dumps({**place, "samples": samples}, indent=1) + "\n")
 
     def journal(self, event: dict[str, Any]) -> None:
         """One line of `ledger.jsonl`, which only ever grows."""
@@ -67,7 +89,18 @@ class RunFolder:
         self._board.close()
 
 
-def grid(images: UInt8[np.ndarray, "sample 3 height width"], columns: int = 8) -> Image.Image:
+def numbers(values: Float[np.ndarray, " sample"]) -> list[float | None]:
+    """As JSON holds them: null where there is none."""
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def mean_of(values: Float[np.ndarray, " sample"]) -> float | None:
+    """Over those that are there."""
+    found = values[np.isfinite(values)]
+    return float(found.mean()) if len(found) else None
+
+
+def grid(images: UInt8[np.ndarray, "sample 3 height width"], columns: int = GRID_COLUMNS) -> Image.Image:
     """Images in rows of `columns`, a white pixel apart."""
     count, _, height, width = images.shape
     columns = min(columns, count)

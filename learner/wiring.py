@@ -14,7 +14,7 @@ import numpy as np
 from actors.config import DenoisingConfig, ModelConfig, SamplersConfig
 from actors.model_path import resolve_model
 from actors.pretrained import PretrainedPolicy
-from actors.prompts import PromptSource, Stream, load_prompts, stream_seed
+from actors.prompts import PromptSet, PromptSource, Stream, load_prompts, stream_seed
 from actors.rollout import RolloutWorker
 from cluster.pool import Cluster, Pool, WorkerSpec
 from cluster.session import open_cluster
@@ -27,11 +27,16 @@ from learner.events import Events
 from learner.intake import Intake
 from learner.ledger import Ledger, State
 from learner.loop import run
+from learner.mixing import Mix, Term
+from learner.panel import Panel
 from learner.progress import Progress, progress
 from learner.reports import Reports
+from learner.reward_calls import RewardCalls
 from learner.run_folder import RunFolder
 from learner.staleness import FixedSchedule, FreshestSchedule, Schedule
 from learner.update import Learner
+from rewards.catalog import entry, found
+from rewards.config import RewardConfig, RewardsConfig
 from rewards.worker import build_worker as build_reward_worker
 
 log = logging.getLogger(__name__)
@@ -42,7 +47,8 @@ PACKAGES = ("ddpo-ray", "ray", "torch", "diffusers", "transformers", "peft", "nu
 @dataclass(frozen=True, slots=True)
 class Pools:
     samplers: Pool
-    rewards: Pool
+    rewards: tuple[Pool, ...]
+    """In the order of `RewardsConfig.all`."""
     learner: Pool
 
 
@@ -59,7 +65,8 @@ def train(config: RunConfig, folder: Path, resume: bool) -> dict[str, Any]:
     )
     resumed = checkpoints.newest() if resume else None
     with open_cluster(config.cluster) as cluster:
-        log.info("starting %d sampler(s), %d reward worker(s), the learner", config.samplers.num, config.rewards.num)
+        judges = ", ".join(f"{reward.num} of {reward.called}" for reward in config.rewards.all)
+        log.info("starting %d sampler(s), reward workers (%s), the learner", config.samplers.num, judges)
         pools = start_pools(cluster, config)
         cluster.ready(config.cluster.start_timeout_s)
         version = resumed.learner.version if resumed else None
@@ -74,7 +81,7 @@ def train(config: RunConfig, folder: Path, resume: bool) -> dict[str, Any]:
 
 def start_pools(cluster: Cluster, config: RunConfig) -> Pools:
     """Samplers, reward workers and the learner, starting side by side."""
-    samplers, rewards, learner = config.samplers, config.rewards, config.learner
+    samplers, learner = config.samplers, config.learner
     lora_seed = stream_seed(config.run.seed, Stream.LORA)
     return Pools(
         samplers=cluster.start(
@@ -86,9 +93,7 @@ def start_pools(cluster: Cluster, config: RunConfig) -> Pools:
                 samplers.num_gpus,
             )
         ),
-        rewards=cluster.start(
-            WorkerSpec("reward", partial(build_reward_worker, rewards), rewards.num, rewards.num_cpus, rewards.num_gpus)
-        ),
+        rewards=tuple(cluster.start(reward_workers(reward, config.rewards)) for reward in config.rewards.all),
         learner=cluster.start(
             WorkerSpec(
                 "learner",
@@ -107,6 +112,25 @@ def start_pools(cluster: Cluster, config: RunConfig) -> Pools:
             )
         ),
     )
+
+
+def reward_workers(reward: RewardConfig, rewards: RewardsConfig) -> WorkerSpec:
+    """A pool for each reward; a lone one is just called `reward`."""
+    return WorkerSpec(
+        f"reward-{_plain(reward.called)}" if rewards.others else "reward",
+        # Of the first reward too, the workers get their own section and not the others'.
+        partial(build_reward_worker, RewardConfig(**reward.model_dump(include=set(RewardConfig.model_fields)))),
+        reward.num,
+        reward.num_cpus,
+        reward.num_gpus,
+        call_timeout_s=reward.timeout_s,
+        runtime_env=reward.runtime_env or None,
+        survives=True,
+    )
+
+
+def _plain(label: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in label)
 
 
 def build_sampler(
@@ -130,7 +154,7 @@ def build_learner(
 
 def _train(
     config: RunConfig,
-    prompts: tuple[str, ...],
+    prompts: PromptSet,
     cluster: Cluster,
     pools: Pools,
     folder: RunFolder,
@@ -139,6 +163,13 @@ def _train(
     resumed: Checkpoint | None,
 ) -> dict[str, Any]:
     events = Events(cluster, config.cluster.stall_timeout_s)
+    rewards = [
+        RewardCalls(events, pool, reward, prompts.metadata_of)
+        for pool, reward in zip(pools.rewards, config.rewards.all, strict=True)
+    ]
+    trained = [calls for calls, reward in zip(rewards, config.rewards.all, strict=True) if not reward.evaluate_only]
+    mix = Mix(tuple(_term(reward) for reward in config.rewards.all))
+    mix.resume(resumed.reward_scales if resumed else {})
     learner = LearnerClient(events, pools.learner, config.schedule.lag, resumed.learner if resumed else None)
     ledger = resumed.ledger if resumed else Ledger()
     ledger.observer = partial(_journal, folder)
@@ -148,8 +179,10 @@ def _train(
     intake = Intake(
         events,
         pools.samplers,
-        pools.rewards,
-        PromptSource(prompts, config.prompts.images_per_prompt, config.run.seed),
+        Panel(trained),
+        mix,
+        config.rewards.min_valid_fraction,
+        PromptSource(prompts.prompts, config.prompts.images_per_prompt, config.run.seed),
         _schedule(config),
         batch_size,
         config.run.rounds,
@@ -157,12 +190,16 @@ def _train(
         resumed.tasks_in_flight if resumed else None,
         learner.version,
     )
-    batches = evaluation_batches(prompts, config.evaluation.samples, batch_size, config.run.seed)
-    evaluation = Evaluation(events, pools.samplers, pools.rewards, batches, config.evaluation.every, config.run.rounds)
+    batches = evaluation_batches(prompts.prompts, config.evaluation.samples, batch_size, config.run.seed)
+    evaluation = Evaluation(
+        events, pools.samplers, Panel(rewards), mix, batches, config.evaluation.every, config.run.rounds
+    )
     reports = Reports(
         events,
         folder,
         display,
+        rewards,
+        prompts.metadata_of,
         config.log.images,
         config.log.every,
         resumed.images if resumed else 0,
@@ -171,9 +208,18 @@ def _train(
     display.say(f"run {folder.path}" + (f", resumed at version {learner.version}" if resumed else ""))
     run(intake, learner, evaluation, checkpoints, reports, config.run.rounds)
     _save_adapter(folder.path / "adapter", learner.adapter_files())
-    summary = _summary(config, learner, folder, reports, ledger, events)
+    summary = {
+        **_summary(config, learner, folder, reports, ledger, events),
+        "rewards": {reward.label: reward.provenance for reward in rewards},
+    }
     folder.summary(summary)
     return summary
+
+
+def _term(reward: RewardConfig) -> Term:
+    place = entry(reward.name).combine
+    weight = 0.0 if reward.evaluate_only else reward.weight
+    return Term(reward.called, weight, reward.scale, found(place) if place else None)
 
 
 def _schedule(config: RunConfig) -> Schedule:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import PIL
-from jaxtyping import Float
 from PIL import Image, features
 
-from rewards.reward import Images
+from rewards.config import RewardConfig
+from rewards.reward import Images, Metadata, Scores
 
 SUBSAMPLING = "4:2:0"
 """One colour value for 2x2 pixels: Pillow's default, spelled out so that no release of it can change the reward."""
@@ -37,9 +37,9 @@ class JpegSize:
             encoder = f"libjpeg {features.version('jpg')}"
         return f"{self.name}: jpeg quality {self.quality}, {SUBSAMPLING}, kB, Pillow {PIL.__version__}, {encoder}"
 
-    def __call__(self, images: Images, prompts: Sequence[str]) -> Float[np.ndarray, " batch"]:
+    def __call__(self, images: Images, prompts: Sequence[str], metadata: Sequence[Metadata]) -> Scores:
         sizes = [jpeg_bytes(image, self.quality) for image in images.transpose(0, 2, 3, 1)]
-        return np.array([self.sign * size / 1000 for size in sizes], dtype=np.float32)
+        return Scores(np.array([self.sign * size / 1000 for size in sizes], dtype=np.float32))
 
 
 def jpeg_bytes(image: np.ndarray, quality: int) -> int:
@@ -47,3 +47,13 @@ def jpeg_bytes(image: np.ndarray, quality: int) -> int:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="JPEG", quality=quality, subsampling=SUBSAMPLING)
     return buffer.tell()
+
+
+def compressibility(config: RewardConfig) -> JpegSize:
+    """Minus the size: the smaller the better."""
+    return JpegSize("compressibility", -1.0, config.jpeg.quality)
+
+
+def incompressibility(config: RewardConfig) -> JpegSize:
+    """The size: the larger the better."""
+    return JpegSize("incompressibility", 1.0, config.jpeg.quality)

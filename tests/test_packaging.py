@@ -51,9 +51,12 @@ def test_the_wheel_carries_what_a_run_needs_and_no_more(wheel: zipfile.ZipFile) 
     # What git does not ignore is what belongs to the project.
     for folder, pattern in [
         ("learner/presets", "*.toml"),
-        ("actors/prompt_sets", "*.txt"),
+        ("actors/prompt_sets", "*.*"),
         ("actors/bundled/emoji", "**/*.*"),
         ("actors/bundled/pictures", "**/*.*"),
+        ("rewards/bundled/captioner", "*.*"),
+        ("rewards/bundled/clip", "*.*"),
+        ("rewards/service", "*.proto"),
     ]:
         files = [path.relative_to(PROJECT).as_posix() for path in (PROJECT / folder).glob(pattern)]
         assert files, f"nothing in {folder}"

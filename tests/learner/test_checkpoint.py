@@ -24,7 +24,9 @@ def checkpoint(version: int) -> Checkpoint:
         ledger.move(task_id, State.SAMPLING)
     tensors = {"snapshot.0": torch.from_numpy(np.random.default_rng(version).normal(size=100))}
     state = LearnerState(version, safetensors.torch.save(tensors), '{"optimizer_step": 3}')
-    return Checkpoint(state, ledger, {version: 0, version + 1: version}, 10 * version, 1.5 * version)
+    return Checkpoint(
+        state, ledger, {version: 0, version + 1: version}, {"a": [3.0, 0.5, 2.25]}, 10 * version, 1.5 * version
+    )
 
 
 def checkpoints(folder: Path, keep: int = 3) -> Checkpoints:

@@ -12,7 +12,17 @@ import pytest
 from learner.command_line import presets, read_command
 from learner.config import RunConfig
 
-SHIPPED = ["compressibility", "incompressibility", "sd15-compressibility", "sd15-incompressibility"]
+SHIPPED = [
+    "alignment",
+    "compressibility",
+    "incompressibility",
+    "sd15-aesthetic",
+    "sd15-alignment",
+    "sd15-compressibility",
+    "sd15-incompressibility",
+    "style",
+]
+REWARDS = {"style": "clip_score"}
 
 
 def refusal(*words: str) -> str:
@@ -33,7 +43,7 @@ def test_these_presets_are_shipped() -> None:
 
 @pytest.mark.parametrize("preset", SHIPPED)
 def test_a_preset_names_its_own_reward(preset: str) -> None:
-    assert read_command([preset]).config.rewards.name == preset.removeprefix("sd15-")
+    assert read_command([preset]).config.rewards.name == REWARDS.get(preset, preset.removeprefix("sd15-"))
 
 
 def test_without_a_word_it_is_compressibility_under_a_name_with_the_time() -> None:
@@ -45,14 +55,14 @@ def test_without_a_word_it_is_compressibility_under_a_name_with_the_time() -> No
 
 def test_flags_come_over_the_preset_and_the_preset_over_defaults() -> None:
     preset, default = read_command(["incompressibility"]).config, RunConfig()
-    flags = ["--run.rounds", "7", "--samplers.num", "3", "--rewards.jpeg-quality", "50", "--run.seed=5"]
+    flags = ["--run.rounds", "7", "--samplers.num", "3", "--rewards.jpeg.quality", "50", "--run.seed=5"]
     changed = read_command(["incompressibility", *flags, "--check"])
     assert changed.check
     assert preset.learner.learning_rate != default.learner.learning_rate
     assert changed.config.learner == preset.learner
     assert changed.config.denoising == preset.denoising
     run, samplers, rewards = changed.config.run, changed.config.samplers, changed.config.rewards
-    assert (run.rounds, run.seed, samplers.num, rewards.jpeg_quality) == (7, 5, 3, 50)
+    assert (run.rounds, run.seed, samplers.num, rewards.jpeg.quality) == (7, 5, 3, 50)
     assert samplers.batch_size == preset.samplers.batch_size
     assert rewards.name == "incompressibility"
 
@@ -82,7 +92,7 @@ def test_a_preset_may_be_a_file(tmp_path: Path) -> None:
         (["--denoising.eta", "0"], "denoising.eta: Input should be greater than 0"),
         (["--schedule.lag", "-1"], "schedule.lag: Input should be greater than or equal to 0"),
         (["--checkpoint.keep", "1"], "checkpoint.keep: Input should be greater than or equal to 2"),
-        (["--rewards.name", "beauty"], "rewards.name: Input should be 'compressibility' or 'incompressibility'"),
+        (["--rewards.name", "beauty"], "rewards.name: no such reward; there are compressibility, incompressibility"),
         (["--cluster.kind", "slurm"], "cluster.kind: Input should be 'ray' or 'local'"),
         (["--run.name", "a/b"], "must be a plain folder name"),
         (["--prompts.template", "a cat"], "prompts.template 'a cat' needs {} where the entry goes"),

@@ -15,11 +15,21 @@ from learner.drawing import MAX_LOSSES
 from learner.events import CallLost, Events
 from learner.intake import Intake, RoundFailed
 from learner.ledger import Ledger
+from learner.mixing import Mix, Term
+from learner.panel import Panel
+from learner.reward_calls import RewardCalls
 from learner.staleness import FixedSchedule, FreshestSchedule, Schedule
+from rewards.config import RewardConfig
 from rewards.reward import RewardResult, Status
 from tests.fakes import Call, Fate, ScriptedCluster, never_lost
 
 BATCH, PER_ROUND, ROUNDS = 4, 3, 5
+ATTEMPTS = 3
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.reward_calls.FIRST_PAUSE_S", 0.0)
 
 
 def rewards_of(task_id: int) -> np.ndarray:
@@ -30,16 +40,16 @@ def answers(broken: Callable[[int, int], Status] = lambda task_id, index: Status
     """Images and trajectory by name, and for each sample its own number as the reward, unless it is broken."""
 
     def answer(call: Call) -> tuple[Any, ...]:
-        task_id = call.key
-        assert isinstance(task_id, int)
         if call.pool == "sampler":
-            return f"images {task_id}", f"trajectory {task_id} of {call.args[1]}"
-        assert call.args[0] == f"images {task_id}"
+            return f"images {call.key}", f"trajectory {call.key} of {call.args[1]}"
+        (request,), images = call.args
+        task_id = request.task_id
+        assert images == f"images {task_id}"
         statuses = tuple(broken(task_id, index) for index in range(BATCH))
         ok = [status is Status.OK for status in statuses]
         values = np.where(ok, rewards_of(task_id), np.float32(np.nan))
         details = tuple("" if fine else "no" for fine in ok)
-        return (RewardResult(task_id, "r", "p", values, statuses, details),)
+        return ((RewardResult(task_id, "r", "p", values, statuses, details),),)
 
     return answer
 
@@ -51,11 +61,14 @@ def intake_on(
     queue: dict[int, int] | None = None,
     first_round: int = 0,
 ) -> Intake:
-    samplers, rewards = (cluster.start(WorkerSpec(name, object, 1)) for name in ("sampler", "reward"))
+    samplers, pool = (cluster.start(WorkerSpec(name, object, 1)) for name in ("sampler", "reward"))
     prompts, ledger = PromptSource(("a cat", "a dog", "a fox"), 1, 0), ledger or Ledger()
     cluster.after = ledger.check
     events = Events(cluster, 1.0)
-    return Intake(events, samplers, rewards, prompts, schedule, BATCH, ROUNDS, ledger, queue, first_round)
+    config = RewardConfig(label="r", attempts=ATTEMPTS)
+    panel = Panel([RewardCalls(events, pool, config, lambda prompts: ({},) * len(prompts))])
+    mix = Mix((Term("r"),))
+    return Intake(events, samplers, panel, mix, 0.1, prompts, schedule, BATCH, ROUNDS, ledger, queue, first_round)
 
 
 def train(intake: Intake, lag: int) -> list[Any]:
@@ -75,14 +88,19 @@ def sampled(cluster: ScriptedCluster) -> list[Call]:
     return [call for call in cluster.calls if call.pool == "sampler"]
 
 
+def task_of(call: Call) -> Any:
+    return call.key if call.pool == "sampler" else call.args[0][0].task_id
+
+
 def randomly_lost(seed: int) -> Fate:
     """A third of all calls, each task at most twice at each pool."""
     chance, losses = np.random.default_rng(seed), Counter[tuple[str, Any]]()
 
     def fate(call: Call) -> Lost | None:
-        if losses[call.pool, call.key] >= 2 or chance.random() > 1 / 3:
+        task = call.pool, task_of(call)
+        if losses[task] >= 2 or chance.random() > 1 / 3:
             return None
-        losses[call.pool, call.key] += 1
+        losses[task] += 1
         gone = call.pool == "reward" and chance.random() < 0.5
         return Lost(call.pool, call.key, f"{call.pool}-00", "killed", arguments_gone=gone)
 
@@ -152,17 +170,30 @@ def test_a_resumed_queue_is_drawn_by_the_versions_that_it_names() -> None:
     assert intake.next_round().index == 2
 
 
-@pytest.mark.parametrize(("pool", "gone"), [("sampler", False), ("reward", False), ("reward", True)])
-def test_a_task_that_kills_its_workers_ends_the_run(pool: str, gone: bool) -> None:
+@pytest.mark.parametrize(("pool", "gone"), [("sampler", False), ("reward", True)])
+def test_a_task_that_kills_its_samplers_or_loses_its_images_ends_the_run(pool: str, gone: bool) -> None:
     def fate(call: Call) -> Lost | None:
-        fatal = (call.pool, call.key) == (pool, 1)
-        return Lost(pool, 1, f"{pool}-07", "out of memory", gone) if fatal else None
+        fatal = (call.pool, task_of(call)) == (pool, 1)
+        return Lost(pool, call.key, f"{pool}-07", "out of memory", gone) if fatal else None
 
     cluster = ScriptedCluster(answers(), fate)
     with pytest.raises(CallLost, match=f"task 1 was lost {MAX_LOSSES} times, last on {pool}-07: out of memory"):
         train(intake_on(cluster, FixedSchedule(0, PER_ROUND)), 0)
-    assert sum((call.pool, call.key) == (pool, 1) for call in cluster.calls) == MAX_LOSSES
-    assert len(sampled(cluster)) == PER_ROUND + (MAX_LOSSES - 1 if pool == "sampler" or gone else 0)
+    assert sum((call.pool, task_of(call)) == (pool, 1) for call in cluster.calls) == MAX_LOSSES
+    assert len(sampled(cluster)) == PER_ROUND + MAX_LOSSES - 1
+
+
+def test_a_task_that_kills_its_reward_workers_is_dropped_and_the_rest_is_trained() -> None:
+    def fate(call: Call) -> Lost | None:
+        fatal = (call.pool, task_of(call)) == ("reward", 1)
+        return Lost("reward", call.key, "reward-07", "out of memory") if fatal else None
+
+    cluster = ScriptedCluster(answers(), fate)
+    intake = intake_on(cluster, FixedSchedule(0, PER_ROUND))
+    train(intake, 0)
+    assert sum((call.pool, task_of(call)) == ("reward", 1) for call in cluster.calls) == ATTEMPTS
+    assert intake.ledger.dropped == {"r: failed": BATCH}
+    assert intake.ledger.trained == (ROUNDS * PER_ROUND - 1) * BATCH
 
 
 def test_a_sample_without_a_reward_is_dropped_with_its_reason_and_never_a_number() -> None:
@@ -173,15 +204,32 @@ def test_a_sample_without_a_reward_is_dropped_with_its_reason_and_never_a_number
     assert set(np.flatnonzero(np.isnan(rewards))) == {task_id * BATCH + index for task_id, index in broken}
     whole = np.isfinite(rewards)
     np.testing.assert_array_equal(rewards[whole], np.arange(ROUNDS * PER_ROUND * BATCH)[whole])
-    assert intake.ledger.dropped == {"reward failed": 1, "reward invalid": 1, "reward timed_out": 1}
+    assert intake.ledger.dropped == {"r: failed": 1, "r: invalid": 1, "r: timed_out": 1}
     assert intake.ledger.trained == ROUNDS * PER_ROUND * BATCH - 3
 
 
-def test_a_round_without_any_reward_ends_the_run() -> None:
+def test_a_round_with_too_few_rewards_ends_the_run_and_drops_nothing() -> None:
     def broken(task_id: int, index: int) -> Status:
-        return Status.FAILED if PER_ROUND <= task_id < 2 * PER_ROUND else Status.OK
+        return Status.FAILED if PER_ROUND <= task_id < 2 * PER_ROUND and (task_id, index) != (4, 0) else Status.OK
 
     intake = intake_on(ScriptedCluster(answers(broken)), FixedSchedule(0, PER_ROUND))
-    with pytest.raises(RoundFailed, match=r"no sample of round 1 has a reward: \{'reward failed': 12\}"):
+    line = "only 1 of 12 samples of round 1 have a reward, .* asks for 0.1: 11 x r: failed, for example: no; .*--resume"
+    with pytest.raises(RoundFailed, match=line):
         train(intake, 0)
     assert intake.ledger.trained == PER_ROUND * BATCH
+    assert intake.ledger.in_flight == PER_ROUND * BATCH
+    assert not intake.ledger.dropped
+
+
+@pytest.mark.parametrize("invalid", [10, 11])
+def test_a_round_goes_on_with_just_enough(invalid: int) -> None:
+    def broken(task_id: int, index: int) -> Status:
+        return Status.INVALID if task_id < PER_ROUND and task_id * BATCH + index < invalid else Status.OK
+
+    intake = intake_on(ScriptedCluster(answers(broken)), FixedSchedule(0, PER_ROUND))
+    if invalid == 10:  # 2 of 12 are more than a tenth
+        train(intake, 0)
+        assert intake.ledger.dropped == {"r: invalid": 10}
+    else:
+        with pytest.raises(RoundFailed):
+            train(intake, 0)

@@ -11,7 +11,8 @@ def test_a_sample_goes_through_its_life_and_is_counted_once():
     ledger.issue(0, 4)
     ledger.move(0, State.SAMPLING)
     ledger.move(0, State.SCORING)
-    ledger.score(0, {2: "reward failed"})
+    ledger.move(0, State.SCORED)
+    ledger.drop(0, {2: "reward failed"})
     assert ledger.alive(0) == [0, 1, 3]
     ledger.train(0)
     counts = ledger.counts()
@@ -30,7 +31,7 @@ def test_nothing_is_trained_twice_or_out_of_turn():
         ledger.train(0)
     ledger.move(0, State.SAMPLING)
     ledger.move(0, State.SCORING)
-    ledger.score(0, {})
+    ledger.move(0, State.SCORED)
     ledger.train(0)
     with pytest.raises(LedgerError, match="not in flight"):
         ledger.train(0)
@@ -43,7 +44,8 @@ def test_a_lost_task_starts_again_and_what_was_dropped_stays_dropped():
     ledger.reissue(5)
     ledger.move(5, State.SAMPLING)
     ledger.move(5, State.SCORING)
-    ledger.score(5, {0: "reward invalid"})
+    ledger.move(5, State.SCORED)
+    ledger.drop(5, {0: "reward invalid"})
     ledger.reissue(5)
     assert ledger.alive(5) == [1, 2]
     assert ledger.counts()["reissued_tasks"] == 2
@@ -56,9 +58,10 @@ def test_a_resumed_ledger_has_the_same_counts_with_everything_in_flight_pending(
         ledger.issue(task_id, 2)
         ledger.move(task_id, State.SAMPLING)
         ledger.move(task_id, State.SCORING)
-    ledger.score(0, {})
+    ledger.move(0, State.SCORED)
     ledger.train(0)
-    ledger.score(1, {1: "reward timed_out"})
+    ledger.move(1, State.SCORED)
+    ledger.drop(1, {1: "reward timed_out"})
     resumed = Ledger.resume(json.loads(json.dumps(ledger.record())))
     resumed.check()
     assert resumed.counts() == {
@@ -77,7 +80,8 @@ def test_the_identity_holds_after_every_step_of_random_lives():
             ledger.reissue(task_id)
             ledger.move(task_id, State.SAMPLING)
         ledger.move(task_id, State.SCORING)
-        ledger.score(task_id, {i: "reward failed" for i in ledger.alive(task_id) if chance.random() < 0.2})
+        ledger.move(task_id, State.SCORED)
+        ledger.drop(task_id, {i: "reward failed" for i in ledger.alive(task_id) if chance.random() < 0.2})
         scored.append(task_id)
         if chance.random() < 0.5:
             ledger.train(scored.pop(chance.randrange(len(scored))))

@@ -26,11 +26,11 @@ def versions(path: Path) -> list[int]:
 def killed(tmp_path: Path) -> Path:
     """A run that wrote four rounds and half of a line."""
     folder = RunFolder(tmp_path / "runs" / "a", RunConfig(), None)
-    folder.evaluation(0, np.zeros(2))
+    folder.evaluation(0, np.zeros(2), {})
     for version in range(1, 5):
         folder.metrics(record(version))
         folder.journal({"task": version})
-    folder.evaluation(4, np.ones(2))
+    folder.evaluation(4, np.ones(2), {})
     folder.close()
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"version": 5, "rew')
@@ -67,10 +67,15 @@ def test_the_configuration_comes_back_as_it_was(tmp_path: Path, preset: str) -> 
 
 def test_a_failed_evaluation_reward_stays_no_number(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, RunConfig(), None)
-    folder.evaluation(3, np.array([1.5, np.nan, 2.5]))
+    folder.evaluation(3, np.array([1.5, np.nan, 2.5]), {"a": np.array([3.0, np.nan, 5.0]), "b": np.full(3, np.nan)})
     folder.close()
     (line,) = (tmp_path / "evaluation.jsonl").read_text().splitlines()
-    assert json.loads(line) == {"version": 3, "mean": 2.0, "rewards": [1.5, None, 2.5]}
+    assert json.loads(line) == {
+        "version": 3,
+        "mean": 2.0,
+        "rewards": [1.5, None, 2.5],
+        "by_reward": {"a": [3.0, None, 5.0], "b": [None, None, None]},
+    }
     np.testing.assert_array_equal(folder.evaluations()[3], [1.5, np.nan, 2.5])
 
 
@@ -92,7 +97,15 @@ def test_a_grid_shows_images_row_by_row_a_white_pixel_apart(tmp_path: Path) -> N
 def test_images_are_saved_as_they_are(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, RunConfig(), None)
     image = np.random.default_rng(0).integers(0, 256, (1, 3, 5, 5), np.uint8)
-    folder.images("round-000001", image)
+    folder.images("round-000001", 1, image, [{"prompt": "a fox", "reward": 2.5}])
     folder.close()
     with Image.open(tmp_path / "samples" / "round-000001.png") as saved:
         np.testing.assert_array_equal(np.asarray(saved), image[0].transpose(1, 2, 0))
+    assert json.loads((tmp_path / "samples" / "round-000001.json").read_text()) == {
+        "version": 1,
+        "columns": 1,
+        "gap": 1,
+        "width": 5,
+        "height": 5,
+        "samples": [{"prompt": "a fox", "reward": 2.5}],
+    }

@@ -1,0 +1,1 @@
+"""Two small models that judge pictures of the bundled generator, and the scripts that made them."""
