@@ -128,6 +128,7 @@ class Cluster(Protocol):
 
         Raises:
             ResourcesUnavailable: no node can ever hold such a worker, or all of them together do not fit.
+            ClusterError: its ``runtime_env`` is not a valid one.
         """
         ...
 

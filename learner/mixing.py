@@ -93,7 +93,7 @@ class Mix:
 
     def record(self) -> dict[str, list[float]]:
         """The running scales as JSON can hold them."""
-        return {label: [spread.count, spread.mean, spread.squares] for label, spread in self.spreads.items()}
+        return {label: [float(spread.count), spread.mean, spread.squares] for label, spread in self.spreads.items()}
 
     def resume(self, record: Mapping[str, Sequence[float]]) -> None:
         """Go on with recorded scales."""

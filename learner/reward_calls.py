@@ -212,7 +212,8 @@ class RewardCalls:
 
     def _count(self, what: str, worker: str, reason: str) -> None:
         self.counts[what] += 1
-        log.warning("%s: a call to %s %s (%s)", self.label, worker, {"late": "was late"}.get(what, what), reason)
+        how = {"late": "was late", "lost": "was lost"}.get(what, what)
+        log.warning("%s: a call to %s %s (%s); it is made again", self.label, worker, how, reason)
         self._failures_in_a_row[worker] += 1
         excess = self._failures_in_a_row[worker] - REST_AFTER_FAILURES
         if excess >= 0:

@@ -63,7 +63,9 @@ def load_head(name: str, width: int, device: str) -> AestheticHead:
             raise ValueError(f"rewards.{KEY}: {path} has {key} of shape {shapes[key]}, not {shape}; {CURE}")
         if not torch.isfinite(weights[key]).all():
             raise ValueError(f"rewards.{KEY}: {path} has numbers in {key} that are not finite; fetch it again")
-    return AestheticHead({key: tensor.float().to(device) for key, tensor in weights.items()}, sha256(path))
+    # Copied, since a tensor that lies in a mapped file is aligned otherwise, which changes last bits of products.
+    own_copies = {key: tensor.to(device, torch.float32, copy=True) for key, tensor in weights.items()}
+    return AestheticHead(own_copies, sha256(path))
 
 
 def head_file(name: str) -> Path:
@@ -76,7 +78,7 @@ def head_file(name: str) -> Path:
     if path.is_file():
         return path
     folder = path
-    if not path.is_dir():
+    if not name or not path.is_dir():
         if not HUB_ID.fullmatch(name) or path.suffix in KINDS:
             raise ValueError(f"rewards.{KEY}: no file {name or '(empty)'}; {CURE}")
         folder = downloaded(KEY, name, tuple(f"*{kind}" for kind in KINDS), CURE)

@@ -69,7 +69,7 @@ class CachedReward:
         """
         before = self.provenance  # a reward on a server may not know its own before the first answer
         keys = keys_of(images, prompts, metadata, before)
-        known = self._read(keys) if before else {}
+        known = self._read(keys)
         found = [key for key in keys if key in known]
         self.hits += len(found)
         self.misses += len(keys) - len(found)
@@ -78,6 +78,8 @@ class CachedReward:
         scores = self._reward(images, prompts, metadata)
         if np.ndim(scores.values) == 0 or len(scores.values) != len(keys) or len(scores.notes) not in (0, len(keys)):
             return scores  # refused by the worker
+        if not self.provenance:
+            return scores  # of nobody knows what
         if self.provenance != before:
             keys = keys_of(images, prompts, metadata, self.provenance)
             known = self._read(keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rewards.config import RewardConfig
 from rewards.reward import Images, Status
@@ -24,6 +24,7 @@ Answer = str | NoAnswer
 SILENT = NoAnswer(Status.INVALID, "the captioner said nothing")
 
 
+@runtime_checkable
 class Vlm(Protocol):
     """Answers one question about each image; an answer may not depend on the image's neighbours."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import UInt8
 
 from rewards.catalog import entry, found
 from rewards.config import RewardConfig
@@ -21,7 +22,9 @@ class RewardWorker:
         """`batch_size` images are scored at once, none is all of a call's; `features` for a reward of a whole round."""
         self._reward, self._batch_size, self._features = reward, batch_size, features
 
-    def run(self, requests: tuple[RewardRequest, ...], *images: Images) -> tuple[RewardResult, ...]:
+    def run(
+        self, requests: tuple[RewardRequest, ...], *images: UInt8[np.ndarray, "_ 3 _ _"]
+    ) -> tuple[RewardResult, ...]:
         """Score the images of tasks, one array per request; one result per task.
 
         Raises:

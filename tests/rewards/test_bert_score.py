@@ -95,7 +95,7 @@ def test_the_last_layer_may_be_named_from_either_end(encoder: Any) -> None:
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, MINILM, raising=False)
     monkeypatch.setattr(sys, "meta_path", [])
     with pytest.raises(ValueError, match=r"pip install ddpo-ray\[alignment\]"):
         minilm_folder()

@@ -156,8 +156,21 @@ def test_a_reward_that_learns_its_provenance_while_it_scores(tmp_path: Path) -> 
     reward(*ask(1))
     assert reward(*ask(1)).values.tolist() == f32(1.1)
     unknown = Counting("")
-    cached(unknown, tmp_path)(*ask(1))
-    assert unknown.sizes == [1], "a score of nobody knows what was taken from the cache"
+    for _ in range(2):
+        cached(unknown, tmp_path)(*ask(1))
+    assert unknown.sizes == [1, 1], "a score of nobody knows what was taken from the cache"
+
+
+def test_the_first_of_two_that_score_the_same_image_is_kept(tmp_path: Path) -> None:
+    other = cached(Counting(), tmp_path)
+
+    def judge(values: np.ndarray) -> Scores:
+        other(*ask(1))
+        return Scores(values + 5)
+
+    slow = cached(Counting(judge=judge), tmp_path)
+    slow(*ask(1, 2))
+    assert slow(*ask(1, 2)).values.tolist() == f32(1.1, 7.1)
 
 
 WRITE = """

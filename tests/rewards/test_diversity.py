@@ -13,7 +13,7 @@ from rewards.config import ClipConfig, RewardConfig
 from rewards.diversity import Diversity, combine, unit_embeddings
 from rewards.reward import RewardRequest, Status
 from rewards.worker import build_worker
-from tests.rewards.tiny_clip import save_tiny_clip
+from tests.rewards.tiny_models import save_clip
 
 
 def unit(count: int, size: int = 6, seed: int = 0) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_an_embedding_of_zeros_is_no_feature() -> None:
 
 
 def test_with_a_real_model_it_tells_copies_from_different_pictures(tmp_path: Path) -> None:
-    config = RewardConfig(name="diversity", clip=ClipConfig(model=str(save_tiny_clip(tmp_path))), device="cpu")
+    config = RewardConfig(name="diversity", clip=ClipConfig(model=str(save_clip(tmp_path, projection=8))), device="cpu")
     worker = build_worker(config)
     noise = np.random.default_rng(0)
     picture = noise.integers(0, 256, (1, 3, 32, 32)).astype(np.uint8)

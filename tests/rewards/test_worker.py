@@ -60,11 +60,11 @@ def scored(judge: Callable[[np.ndarray], Any], one_by_one: bool = False, **how: 
 
 
 def run(reward: Judged, tasks: Mapping[int, int], **how: Any) -> tuple[RewardResult, ...]:
-    """Score tasks of these ids and sizes, past the annotations: tasks of a call need not be of one size."""
-    bare = getattr(RewardWorker.run, "__wrapped__", RewardWorker.run)
+    """Score tasks of these ids and sizes in one call."""
     firsts = np.cumsum([0, *tasks.values()])
     batches = [images(count, int(first)) for count, first in zip(tasks.values(), firsts, strict=False)]
-    return bare(RewardWorker(reward, **how), tuple(request(count, task) for task, count in tasks.items()), *batches)
+    requests = tuple(request(count, task) for task, count in tasks.items())
+    return RewardWorker(reward, **how).run(requests, *batches)
 
 
 def listed(result: RewardResult) -> list[Any]:
