@@ -5,7 +5,7 @@ LOCKED := .venv/.locked
 READY := .venv/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test lint format lock clean
+.PHONY: train test lint format lock proto clean
 
 train: $(READY)
 	$(BIN)/python -m learner.main $(ARGS)
@@ -46,6 +46,11 @@ lock: $(READY)
 	  --all-extras --no-annotate --no-header --output-file .venv/lock pyproject.toml
 	grep -vE '^(nvidia-|cuda-|triton)' .venv/lock > .venv/lock.plain
 	cmp -s .venv/lock.plain requirements.lock || cp .venv/lock.plain requirements.lock
+
+# By the oldest generator that its runtime bounds in pyproject.toml allow.
+proto: $(READY)
+	$(BIN)/uv run --isolated --no-project --with grpcio-tools==1.74.0 python -m grpc_tools.protoc -I . \
+	  --python_out=. --pyi_out=. --grpc_python_out=. rewards/service/reward.proto
 
 clean:
 	rm -rf .venv build dist *.egg-info

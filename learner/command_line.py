@@ -81,8 +81,9 @@ def read_command(argv: list[str]) -> Command:
 
 def hush_libraries() -> None:
     """No progress bars and advice of the libraries between our own lines; to be called before they are imported."""
-    for name, value in (("TQDM_DISABLE", "1"), ("TRANSFORMERS_VERBOSITY", "error"), ("DIFFUSERS_VERBOSITY", "error")):
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "GRPC_VERBOSITY"):
+        os.environ.setdefault(name, "error")
 
 
 def presets() -> list[str]:

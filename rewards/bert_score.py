@@ -63,8 +63,8 @@ class TokenEncoder:
     """Any encoder of transformers.
 
     Texts are encoded one at a time and without padding, so that a text's vectors are the same bits whatever else is
-    asked. Hence no call of the bert-score package: there a longer neighbour's padding counts as a similarity of 0, which
-    raises the score of a word that nothing resembles.
+    asked. Hence no call of the bert-score package: there the padding up to a longer neighbour counts as a similarity of
+    0, which raises the score of a word that nothing resembles.
     """
 
     def __init__(self, model: Any, tokenizer: Any, layer: int | None, weights: str, threads: int) -> None:

@@ -96,7 +96,7 @@ class EndpointVlm:
             except (requests.Timeout, urllib3.exceptions.TimeoutError):
                 return self._late(last)
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                answer = _Again(self._scrubbed(f"{type(error).__name__}: {error}"))
+                answer = _Again(self._scrubbed(_root(error)))
             if not isinstance(answer, _Again):
                 return answer
             last = answer.reason
@@ -143,6 +143,13 @@ class EndpointVlm:
         if self._key:
             reason = reason.replace(self._key, "(key)")
         return " ".join(reason.split())[:200]
+
+
+def _root(error: BaseException) -> str:
+    """What an exception began with; requests and urllib3 wrap it in long ones of their own."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {error}"
 
 
 def _text(response: requests.Response, deadline: float) -> str:

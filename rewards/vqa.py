@@ -33,8 +33,8 @@ class Vqa:
 
     `llava_strict_satisfaction` of kvablack/ddpo-pytorch, where an answer is right if it contains the expected one, so
     that `ant` is in `elephant`, `ten` in `often` and `1` in `12`. Here whole words count, an `s` or `es` may follow,
-    case is ignored, and `3` is `three`. Questions and answers come from the prompt's metadata. The note of an image is what
-    the model said.
+    case is ignored, and `3` is `three`. Questions and answers come from the prompt's metadata. The note of an image is
+    what the model said.
     """
 
     vlm: Vlm

@@ -140,7 +140,9 @@ def without(weights: dict[str, Any], key: str) -> dict[str, Any]:
     ],
     ids=["missing", "unknown", "shape", "nan", "width", "list"],
 )
-def test_a_head_that_does_not_fit_is_one_line(clip: Path, mlp: Published, tmp_path: Path, spoil: Any, words: str) -> None:
+def test_a_head_that_does_not_fit_is_one_line(
+    clip: Path, mlp: Published, tmp_path: Path, spoil: Any, words: str
+) -> None:
     torch.save(spoil(dict(mlp.state_dict())), tmp_path / "head.pth")
     with pytest.raises(ValueError, match=words) as caught:
         build_reward(settings(clip, tmp_path / "head.pth"))

@@ -72,7 +72,9 @@ def by_hand(candidate: str, reference: str) -> dict[str, float]:
 @pytest.mark.parametrize("measure", ["recall", "precision", "f1"])
 def test_it_is_the_bert_score_of_the_answer_for_the_sentence(measure: str) -> None:
     scores = reward(SAID, measure=measure)(pictures(), PROMPTS, NOTHING)
-    wanted = [by_hand(said, f"The image contains {prompt}")[measure] for said, prompt in zip(SAID, PROMPTS, strict=True)]
+    wanted = [
+        by_hand(said, f"The image contains {prompt}")[measure] for said, prompt in zip(SAID, PROMPTS, strict=True)
+    ]
     np.testing.assert_allclose(scores.values, wanted, atol=1e-5)
     assert scores.notes == SAID
     assert not scores.failures

@@ -141,7 +141,10 @@ def test_a_real_model_is_asked_each_question_about_its_own_image(tmp_path: Path)
     shown = pictures(2)
     heard = [[llava_by_hand(folder, image, question) for question in questions] for image in shown]
     first = heard[0][0].split()[0]
-    metadata = [{"questions": questions, "answers": [first, "elephant"]}, {"questions": questions[1:], "answers": ["x"]}]
+    metadata = [
+        {"questions": questions, "answers": [first, "elephant"]},
+        {"questions": questions[1:], "answers": ["x"]},
+    ]
     scores = reward(shown, ("a", "b"), metadata)
     assert scores.notes == (" | ".join(heard[0]), heard[1][1])
     assert np.asarray(scores.values).tolist() == [0.5, 0.0]

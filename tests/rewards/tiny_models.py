@@ -27,7 +27,30 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from actors.bundled.text import build_tokenizer
 
-WORDS = ["a", "an", "the", "cat", "dog", "fox", "zebra", "what", "is", "in", "this", "image", "how", "many", "animals", "are", "there", "one", "two", "three", "red", "blue"]
+WORDS = [
+    "a",
+    "an",
+    "the",
+    "cat",
+    "dog",
+    "fox",
+    "zebra",
+    "what",
+    "is",
+    "in",
+    "this",
+    "image",
+    "how",
+    "many",
+    "animals",
+    "are",
+    "there",
+    "one",
+    "two",
+    "three",
+    "red",
+    "blue",
+]
 CHAT = (
     "{% for message in messages %}USER: {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
@@ -117,6 +140,7 @@ def save_llava(folder: Path) -> Path:
         LlavaConfig(vision_config=CLIPVisionConfig(**VISION), text_config=text, image_token_id=4)
     )
     _spread(model)
+    model.lm_head.weight.data[[0, 1, 3, 4]] = 0  # no special token but the end is ever the likeliest
     model.generation_config.eos_token_id = 2
     model.generation_config.pad_token_id = 0
     model.save_pretrained(folder)

@@ -176,6 +176,27 @@ def test_a_call_that_hangs_does_not_outlive_the_drain() -> None:
         assert time.monotonic() - began < 5
 
 
+def test_what_is_not_done_after_the_drain_is_cut_off() -> None:
+    with slow("--drain-s", "0.3") as server, ThreadPoolExecutor() as threads:
+        call = threads.submit(server.stub.Score, slowly(60), timeout=30)
+        time.sleep(0.5)
+        server.terminate()
+        assert server.process.wait(10) == 0
+        with pytest.raises(grpc.RpcError):
+            call.result()
+
+
+def test_a_call_that_was_called_off_is_not_scored() -> None:
+    with slow() as server:
+        first = server.stub.Score.future(slowly(1), timeout=20)
+        time.sleep(0.3)
+        off = server.stub.Score.future(slowly(15), timeout=30)
+        time.sleep(0.2)
+        off.cancel()
+        assert values(server.stub.Score(slowly(0), timeout=10))[0] is not None
+        assert values(first.result())[0] is not None
+
+
 def test_a_full_server_says_when_to_come_again_and_scores_nothing_late() -> None:
     with slow("--max-queue", "2") as server, ThreadPoolExecutor(8) as threads:
         stub = server.stub
