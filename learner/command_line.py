@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict, SettingsError
+from pydantic_settings import CliImplicitFlag
 
 from learner.config import RunConfig
+from rewards.flags import FLAGS, parse
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,8 +40,7 @@ class Arguments(RunConfig):
     PRESET is the name of a shipped preset (default: compressibility) or a TOML file, and comes first.
     """
 
-    # No variable's name can begin so: CliApp would else take keys from variables called `run`, `log`, `check`, …
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, env_prefix="=")
+    model_config = FLAGS
 
     resume: CliImplicitFlag[bool] = False
     """Go on with the run `run.name` from its newest whole checkpoint, under its own configuration."""
@@ -69,7 +65,7 @@ def read_command(argv: list[str]) -> Command:
     """
     words = list(argv)
     preset = words.pop(0) if words and not words[0].startswith("-") else DEFAULT_PRESET
-    arguments = _parse(words, load_preset(preset))
+    arguments = parse(Arguments, words, **load_preset(preset))
     if arguments.resume:
         arguments = _resumed(words, arguments)
     config = RunConfig.model_validate(arguments.model_dump(exclude={"resume", "check"}))
@@ -77,13 +73,6 @@ def read_command(argv: list[str]) -> Command:
         name = f"{Path(preset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
         config = config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
     return Command(config, arguments.resume, arguments.check)
-
-
-def hush_libraries() -> None:
-    """No progress bars and advice of the libraries between our own lines; to be called before they are imported."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "GRPC_VERBOSITY"):
-        os.environ.setdefault(name, "error")
 
 
 def presets() -> list[str]:
@@ -107,40 +96,12 @@ def _read_toml(path: Path, if_missing: str) -> dict[str, Any]:
         raise ValueError(f"{path} is not TOML: {error}") from error
 
 
-def _parse(words: list[str], sections: dict[str, Any]) -> Arguments:
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return CliApp.run(Arguments, cli_args=words, **sections)
-    except ValidationError as error:
-        raise ValueError(_lines(error)) from error
-    except SettingsError as error:
-        raise ValueError(str(error)) from error
-    except SystemExit as ending:
-        if not ending.code:
-            raise
-        raise ValueError(complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]) from ending
-
-
-def _lines(error: ValidationError) -> str:
-    """Every mistake on a line of its own, with the key's path."""
-    lines: list[str] = []
-    for mistake in error.errors():
-        key = ".".join(str(part) for part in mistake["loc"])
-        if mistake["type"] == "extra_forbidden":
-            lines.append(f"{key}: no such key; --help lists all")
-        else:
-            message = mistake["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {message} (got {mistake['input']!r})" if key else message)
-    return "\n".join(lines)
-
-
 def _resumed(words: list[str], given: Arguments) -> Arguments:
     """The run's own saved configuration with this command's flags over it."""
     name = given.run.name or _newest_run(Path(given.run.dir).expanduser())
     path = Path(given.run.dir).expanduser() / name / "config.toml"
     saved = _read_toml(path, f"--resume: no run at {path.parent}; give its --run.name (and --run.dir)")
-    resumed = _parse(words, {**saved, "run": {**saved["run"], "name": name}})
+    resumed = parse(Arguments, words, **{**saved, "run": {**saved["run"], "name": name}})
     before, after = _flat(saved), _flat(resumed.model_dump(mode="json", exclude_none=True, exclude={"resume", "check"}))
     for key in sorted(before.keys() | after.keys()):
         free = key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE_SECTIONS

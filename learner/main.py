@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from cluster.pool import ClusterError
-from learner.command_line import Command, hush_libraries, read_command
+from learner.command_line import Command, read_command
+from rewards.flags import hush_libraries
 
 USER_ERROR = 2
 RUN_ERROR = 1

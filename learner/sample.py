@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from learner.command_line import hush_libraries, tomllib
+from learner.command_line import tomllib
+from rewards.flags import hush_libraries
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError
-from pydantic_settings import CliApp, CliPositionalArg, SettingsConfigDict, SettingsError
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
 
 from rewards.catalog import entry, found
 from rewards.config import RewardConfig
+from rewards.flags import FLAGS, hush_libraries, parse
 from rewards.rescore_report import HEADER, Rescored, overall, row, save_plot
 from rewards.reward import RewardRequest, RewardResult, Status
 from rewards.saved_samples import SavedGrid, saved_grids
@@ -36,8 +34,7 @@ class Arguments(RewardConfig):
     (num, attempts, timeout_s, …) say nothing here. A reward of a whole round is worked out over each saved grid.
     """
 
-    # No variable's name can begin so: CliApp would else take keys from variables called `run`, `device`, `cache`, …
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, env_prefix="=")
+    model_config = FLAGS
 
     run: CliPositionalArg[Path]
     """Folder of the run, like runs/NAME."""
@@ -68,19 +65,7 @@ def read_command(argv: Sequence[str]) -> tuple[Path, RewardConfig]:
     Raises:
         ValueError: an unknown key or an impossible value; one line each.
     """
-    words = [re.sub(r"^--[^=]*", lambda flag: flag[0].replace("_", "-"), word) for word in argv]
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            arguments = CliApp.run(Arguments, cli_args=words)
-    except ValidationError as error:
-        raise ValueError("\n".join(_line(mistake) for mistake in error.errors())) from error
-    except SettingsError as error:
-        raise ValueError(str(error)) from error
-    except SystemExit as ending:
-        if not ending.code:
-            raise
-        raise ValueError(complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]) from ending
+    arguments = parse(Arguments, argv)
     config = RewardConfig.model_validate(arguments.model_dump(exclude={"run"}))
     return arguments.run.expanduser(), config
 
@@ -92,8 +77,7 @@ def rescore(run: Path, config: RewardConfig) -> list[Rescored]:
         ValueError: the run's files or the reward cannot be used; one line.
     """
     grids = saved_grids(run)
-    for name, value in (("TQDM_DISABLE", "1"), ("TRANSFORMERS_VERBOSITY", "error")):
-        os.environ.setdefault(name, value)  # no progress bars between the table's lines
+    hush_libraries()
     worker = build_worker(config)
     folder = run / "rescores"
     folder.mkdir(exist_ok=True)
@@ -159,14 +143,6 @@ def _combined(config: RewardConfig, result: RewardResult, prompts: Sequence[str]
     if valid:
         values[valid] = found(place)(result.values[valid], [prompts[index] for index in valid])
     return values
-
-
-def _line(mistake: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in mistake["loc"]).replace("_", "-")
-    if mistake["type"] == "extra_forbidden":
-        return f"--{key}: no such key; --help lists all"
-    message = mistake["msg"].removeprefix("Value error, ")
-    return f"--{key}: {message} (got {mistake['input']!r})" if key else message
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import signal
 import sys
@@ -11,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_settings import CliApp, CliImplicitFlag, SettingsConfigDict
+from pydantic_settings import CliImplicitFlag
 
 from rewards.catalog import entry
 from rewards.config import (
@@ -23,6 +21,7 @@ from rewards.config import (
     RewardConfig,
     VlmConfig,
 )
+from rewards.flags import FLAGS, mistakes, parse
 
 USER_ERROR = 2
 WATCH_SECONDS = 0.1
@@ -35,8 +34,7 @@ class Arguments(BaseModel):
     after another; for more, start more servers and name them all in the trainer's rewards.endpoints.
     """
 
-    # No variable's name can begin so: CliApp would else take keys from variables called `HOST`, `PORT`, …
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, env_prefix="=")
+    model_config = FLAGS
 
     reward: str = "compressibility"
     """A reward of the catalogue (`rewards/catalog.py`), or `python:module:function` for one of your own."""
@@ -105,23 +103,11 @@ def read_arguments(words: Sequence[str]) -> tuple[Arguments, RewardConfig]:
     Raises:
         ValueError: an unknown key or an impossible value, one line each.
     """
-    complaint = io.StringIO()
+    arguments = parse(Arguments, words)
     try:
-        with contextlib.redirect_stderr(complaint):
-            arguments = CliApp.run(Arguments, cli_args=list(words))
         return arguments, arguments.config
     except ValidationError as error:
-        raise ValueError("\n".join(_line(mistake["loc"], mistake["msg"]) for mistake in error.errors())) from error
-    except SystemExit as ending:
-        if not ending.code:
-            raise
-        raise ValueError(complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]) from ending
-
-
-def _line(place: tuple[int | str, ...], message: str) -> str:
-    key = ".".join(str(part) for part in place)
-    key = "reward" if key == "name" else key  # as RewardConfig calls it
-    return f"{key}: {message}".removeprefix(": ").replace("Value error, ", "")
+        raise ValueError(mistakes(error, renamed={"name": "reward"})) from error
 
 
 def serve(arguments: Arguments, config: RewardConfig) -> None:

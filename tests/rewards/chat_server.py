@@ -85,8 +85,15 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
         elif kind == "raw":
             self.send(200, what)
-        elif kind == "big":
-            self.send(200, "x" * (3 << 20))
+        elif kind == "endless":
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.over.is_set():
+                self.wfile.write(b"x" * 65536)
+        elif kind == "headers":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not self.server.over.wait(0.05):
+                self.wfile.write(b"x")
         elif kind == "status":
             self.send(int(what), json.dumps({"error": {"message": f"sorry, {self.headers['Authorization']} is wrong"}}))
         elif kind == "redirect":

@@ -263,11 +263,11 @@ def test_what_is_broken_is_one_line_before_anything_is_scored(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--reward", "beauty"], "--reward: no such reward; there are compressibility, "),
+        (["--reward", "beauty"], "reward: no such reward; there are compressibility, "),
         ([], "arguments are required: --reward"),
         (
             ["--reward", "compressibility", "--batch-size", "0"],
-            "--batch-size: Input should be greater than or equal to 1",
+            "batch_size: Input should be greater than or equal to 1",
         ),
         (["--reward", "compressibility", "--jpg.quality", "3"], "jpg.quality"),
         (["--reward", "compressibility", "--name", "x"], "--name"),

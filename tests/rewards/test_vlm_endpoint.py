@@ -77,13 +77,21 @@ def test_requests_run_beside_each_other_but_not_without_bound(server: Server) ->
     assert 4 <= server.most_at_once <= vlm_endpoint.AT_ONCE
 
 
-@pytest.mark.parametrize("kind", ["hang", "trickle"])
+@pytest.mark.parametrize("kind", ["hang", "trickle", "headers"])
 def test_a_server_that_hangs_costs_only_its_own_sample(server: Server, kind: str) -> None:
     start = time.monotonic()
     answers = asked(server, "hello", kind, "there", timeout_s=1.0)
     assert time.monotonic() - start < 2.0
     assert answers[::2] == ["hello", "there"]
     assert answers[1] == NoAnswer(Status.TIMED_OUT, "no answer within 0.9 s")
+
+
+def test_nobody_goes_on_reading_an_answer_that_comes_too_late(server: Server) -> None:
+    asked(server, "trickle", timeout_s=0.5)
+    end = time.monotonic() + 3
+    while server.at_once and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not server.at_once
 
 
 def test_many_that_hang_all_end_in_time(server: Server) -> None:
@@ -143,7 +151,7 @@ def test_an_empty_answer_is_invalid(server: Server) -> None:
 
 
 def test_an_endless_answer_is_not_read_to_its_end(server: Server) -> None:
-    status, reason = failure(server, "big")
+    status, reason = failure(server, "endless", timeout_s=5)
     assert (status, len(reason)) == (Status.FAILED, 200)
 
 
