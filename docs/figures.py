@@ -40,7 +40,7 @@ def draw(out: Path, runs: list[Path]) -> None:
         places = [0 if e["version"] == 0 else samples[e["version"] - 1] for e in evaluations]
         curve.plot(places, [e["mean"] for e in evaluations], "o", color=drawn.get_color(), markersize=4)
     curve.set_xlabel("reward queries (samples trained on)")
-    curve.set_ylabel("mean reward [kB, signed]")
+    curve.set_ylabel("mean reward")
     curve.legend(fontsize=7, title="dots: fixed evaluation", title_fontsize=7)
     curve.grid(alpha=0.3)
     for axes, which, title in ((before, 0, "version 0"), (after, -1, "last version")):
@@ -67,6 +67,6 @@ if __name__ == "__main__":
     runs = [Path(run) for run in sys.argv[2:]]
     draw(Path(sys.argv[1]), runs)
     print(
-        "| run | kB before | kB after | change | standard errors | samples | seconds |\n|---|---|---|---|---|---|---|"
+        "| run | before | after | change | standard errors | samples | seconds |\n|---|---|---|---|---|---|---|"
     )
     print("\n".join(table_row(run) for run in runs))
