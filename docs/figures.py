@@ -66,7 +66,5 @@ def table_row(run: Path) -> str:
 if __name__ == "__main__":
     runs = [Path(run) for run in sys.argv[2:]]
     draw(Path(sys.argv[1]), runs)
-    print(
-        "| run | before | after | change | standard errors | samples | seconds |\n|---|---|---|---|---|---|---|"
-    )
+    print("| run | before | after | change | standard errors | samples | seconds |\n|---|---|---|---|---|---|---|")
     print("\n".join(table_row(run) for run in runs))
