@@ -79,9 +79,9 @@ class Pool(Protocol):
         ``key`` is returned with the outcome and must not be in flight already. Handles among ``args`` arrive
         as their values. A method of ``outputs`` > 1 returns a tuple of that length.
 
-        Workers named in ``avoid`` do not get this call as long as there is another that is at its post, be it busy
-        or still being built. It waits for that one, and lets calls behind it pass. A preference only: where all
-        others rest or are out, or all are to be avoided, an avoided one gets it.
+        Workers named in ``avoid`` do not get this call as long as there is another that is built and at its post,
+        be it busy. It waits for that one, and lets calls behind it pass. A preference only: where all others are being
+        built, rest or are out, or all are to be avoided, an avoided one gets it.
         """
         ...
 

@@ -109,7 +109,7 @@ class QueuedPool(Generic[W]):
 
     def rest(self, worker: str, seconds: float) -> None:
         now = self._clock()
-        if any(member.duty.is_awake(now) for member in self.members if member.name != worker):
+        if any(member.is_built and member.duty.is_awake(now) for member in self.members if member.name != worker):
             for member in self.members:
                 if member.name == worker:
                     member.duty.rests_until = now + seconds
@@ -153,8 +153,9 @@ class QueuedPool(Generic[W]):
         return min(times, default=math.inf)
 
     def _at_post(self, now: float) -> list[W]:
-        in_service = [member for member in self.members if not member.duty.is_out]
-        return [member for member in in_service if member.duty.is_awake(now)] or in_service
+        # One that is still being built may never be, so nothing waits for it.
+        built = [member for member in self.members if member.is_built and not member.duty.is_out]
+        return [member for member in built if member.duty.is_awake(now)] or built
 
     @property
     def _limit_s(self) -> float:

@@ -119,18 +119,17 @@ class Supervisor:
     def _end_late_calls(self) -> None:
         for pool in self.pools.values():
             for worker in pool.overdue():
-                pool.put_back(worker.calls[1:])
-                del worker.calls[1:]
                 self._replace(pool, worker, f"did not answer within {pool.spec.call_timeout_s:g} s", late=True)
 
     def _replace(self, pool: RemotePool, worker: RemoteWorker, reason: str, late: bool = False) -> None:
-        """Count a worker's calls as lost and start it anew.
+        """Count the call that a worker was at as lost, have those behind it run elsewhere, and start it anew.
 
         Not left to Ray's own restarts: those have no bound, repeat a constructor that cannot succeed, and answer
         calls meanwhile with errors every two seconds.
         """
         calls, worker.calls = worker.calls, []
-        self.outcomes += [Lost(pool.name, call.key, worker.name, reason, late=late) for call in calls]
+        self.outcomes += [Lost(pool.name, call.key, worker.name, reason, late=late) for call in calls[:1]]
+        pool.put_back(calls[1:])
         worker.lives_without_result += bool(calls)
         if worker.lives_without_result >= _LIVES_WITHOUT_RESULT:
             deaths = f"died {worker.lives_without_result} times in a row without finishing a call"

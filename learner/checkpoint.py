@@ -91,7 +91,7 @@ class Checkpoints:
                 return _load(folder)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("checkpoint %s is damaged (%s); trying the one before", folder, error)
-        raise NoCheckpoint(f"--resume: no whole checkpoint under {self._folder}; start the run without --resume")
+        raise NoCheckpoint(f"--resume: no whole checkpoint under {self._folder}; remove that run and start it again")
 
     def _complete(self) -> list[Path]:
         return sorted(path for path in self._folder.glob("[0-9]*") if path.is_dir())

@@ -22,7 +22,7 @@ else:
 DEFAULT_PRESET = "compressibility"
 
 MAY_CHANGE = {
-    *("run.name", "run.rounds", "run.dir", "samplers.num", "checkpoint.every", "checkpoint.keep"),
+    *("run.name", "run.rounds", "run.dir", "samplers.num", "checkpoint.every", "checkpoint.keep", "evaluation.every"),
     # Where and how patiently images are scored, not by what.
     *(f"rewards.{key}" for key in ("num", "num_cpus", "num_gpus", "runtime_env", "timeout_s", "attempts")),
     *(f"rewards.{key}" for key in ("hedge_percentile", "kind", "endpoints", "grpc", "cache", "min_valid_fraction")),
@@ -31,7 +31,7 @@ MAY_CHANGE = {
 
 A run's folder may have been moved or copied, so its name may be another than the saved one.
 """
-MAY_CHANGE_SECTIONS = {"cluster", "log", "evaluation"}
+MAY_CHANGE_SECTIONS = {"cluster", "log"}
 
 
 class Arguments(RunConfig):

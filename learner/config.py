@@ -164,6 +164,12 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"learner.step_window ({first}, {end}) must lie within the {self.denoising.steps} denoising steps"
             )
+        for reward in self.rewards.all:
+            if reward.timeout_s >= self.cluster.stall_timeout_s:
+                raise ValueError(
+                    f"cluster.stall_timeout_s ({self.cluster.stall_timeout_s:g}) must exceed rewards.timeout_s "
+                    f"({reward.timeout_s:g} of {reward.called}), or a call that hangs ends the run"
+                )
         if self.learner.prompt_min_count > self.learner.prompt_buffer:
             raise ValueError(
                 f"learner.prompt_min_count ({self.learner.prompt_min_count}) can never be reached with "

@@ -77,6 +77,7 @@ class Drawing:
         images, trajectory = drawn.outputs
 
         def scored(results: dict[str, RewardResult], seconds: float) -> None:
+            self._losses.pop(errand.task.task_id, None)
             errand.then(ScoredTask(errand.task, trajectory, images, results, drawn.seconds, seconds))
 
         self._panel.score(errand.task, images, scored, lambda lost: self._start_again(errand, lost))

@@ -86,13 +86,13 @@ class Evaluation:
         prompts = tuple(prompt for batch, _ in self._batches for prompt in batch)
         judged = {
             term.label: self._mix.judge(
-                term, [done[task_id].results[term.label] for task_id in order], prompts, learn=version == 0
+                term, [done[task_id].results[term.label] for task_id in order], prompts, evaluated=version
             )
             for term in self._mix.terms
         }
         rewards = self._mix.total(judged)
         if not np.isfinite(rewards).any():
-            why = next(of_reward.details[place] for of_reward in judged.values() for place in of_reward.reasons)
+            why = next((d.details[place] or d.reasons[place] for d in judged.values() for place in d.reasons), "")
             raise RoundFailed(f"evaluation of version {version}: no sample has a reward: {why}")
         return EvaluationReport(version, prompts, rewards, judged, tuple(done[task_id].images for task_id in order))
 

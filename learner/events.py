@@ -67,7 +67,9 @@ class Events:
             pause = self._act_on_time(began)
             outcomes = self._cluster.wait(pause)
             for outcome in outcomes:
-                self._then.pop((outcome.pool, outcome.key))(outcome)
+                then = self._then.pop((outcome.pool, outcome.key), None)
+                if then is not None:  # else withdrawn by what an outcome beside it led to
+                    then(outcome)
             if outcomes:
                 last_progress = time.monotonic()
             elif self._timers:  # with nothing in flight, the cluster does not wait
@@ -96,6 +98,8 @@ class Events:
         match seen[0]:
             case Done(outputs=handles):
                 return handles
+            case Lost(arguments_gone=True, reason=reason):
+                raise CallLost(f"what {pool.name}.{method} works on was lost with a node ({reason}); --resume goes on")
             case Lost(worker=worker, reason=reason):
                 raise CallLost(f"{worker} died in {method}: {reason}")
 

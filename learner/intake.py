@@ -100,9 +100,14 @@ class Intake:
         self._events.until(lambda: all(task_id in self._scored for task_id in ids), f"round {self._round}")
         done = [self._scored[task_id] for task_id in ids]
         prompts = tuple(prompt for scored in done for prompt in scored.task.prompts)
+        scales = self.mix.record()
         judged = self._judge(done, prompts)
         rewards = self.mix.total(judged)
-        self._drop_failures(ids, judged, rewards)
+        try:
+            self._drop_failures(ids, judged, rewards)
+        except RoundFailed:
+            self.mix.resume(scales)  # it will be judged again
+            raise
         return ScoredRound(
             self._round,
             tuple(scored.trajectory for scored in done),
@@ -161,7 +166,7 @@ class Intake:
     def _judge(self, done: list[ScoredTask], prompts: tuple[str, ...]) -> dict[str, Judged]:
         trained = [term for term in self.mix.terms if term.weight]
         return {
-            term.label: self.mix.judge(term, [scored.results[term.label] for scored in done], prompts, learn=True)
+            term.label: self.mix.judge(term, [scored.results[term.label] for scored in done], prompts)
             for term in trained
         }
 
@@ -173,7 +178,7 @@ class Intake:
             reasons |= of_reward.reasons
         valid = len(rewards) - len(reasons)
         if valid < self._min_valid_fraction * len(rewards):
-            detail = next((d.details[place] for d in judged.values() for place in d.reasons), "")
+            detail = next((d.details[place] for d in judged.values() for place in d.reasons if d.details[place]), "")
             raise RoundFailed(
                 f"only {valid} of {len(rewards)} samples of round {self._round} have a reward, while "
                 f"rewards.min_valid_fraction asks for {self._min_valid_fraction:g}: "

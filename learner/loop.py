@@ -20,8 +20,9 @@ def run(
     """Train until `rounds` rounds are done, from wherever the learner stands."""
 
     def evaluate() -> None:
-        with reports.phase("evaluation"):
-            reports.evaluated(evaluation.run(learner.version, learner.snapshot))
+        if evaluation.due(learner.version) and not reports.is_evaluated(learner.version):
+            with reports.phase("evaluation"):
+                reports.evaluated(evaluation.run(learner.version, learner.snapshot))
 
     def checkpoint() -> None:
         with reports.phase("checkpoint"):
@@ -29,8 +30,8 @@ def run(
             scales = intake.mix.record()
             checkpoints.save(Checkpoint(learner.state(), intake.ledger, queue, scales, reports.images, reports.seconds))
 
+    evaluate()  # of a resumed run, what its end left out
     if learner.version == 0:
-        evaluate()
         checkpoint()
     intake.publish(learner.published)
     while learner.version < rounds:
@@ -45,7 +46,6 @@ def run(
         intake.finish_round()
         intake.publish(learner.published)
         reports.round_trained(scored, report, intake.ledger)
-        if evaluation.due(learner.version):
-            evaluate()
         if checkpoints.due(learner.version):
             checkpoint()
+        evaluate()

@@ -50,6 +50,8 @@ class Spread:
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
+    first: float = 1.0
+    """The scale after the first evaluation: that of all evaluations, so that they compare."""
 
     def take_in(self, values: Values) -> None:
         found = values[np.isfinite(values)].astype(np.float64)
@@ -73,15 +75,22 @@ class Mix:
     terms: tuple[Term, ...]
     spreads: dict[str, Spread] = field(default_factory=dict)
 
-    def judge(self, term: Term, results: Sequence[RewardResult], prompts: Sequence[str], learn: bool) -> Judged:
-        """One reward's results of a round's tasks, in order; `learn` adds them to its running scale."""
+    def judge(
+        self, term: Term, results: Sequence[RewardResult], prompts: Sequence[str], evaluated: int | None = None
+    ) -> Judged:
+        """One reward's results of all tasks of a round, or of the evaluation of version `evaluated`, in order.
+
+        Rounds, and the evaluation of version 0, add to the running scale.
+        """
         raw, reasons = joined(results, prompts, term.combine)
         scale = term.scale
         if scale == "running":
             spread = self.spreads.setdefault(term.label, Spread())
-            if learn:
+            if not evaluated:
                 spread.take_in(raw)
-            scale = spread.scale
+            if evaluated == 0:
+                spread.first = spread.scale
+            scale = spread.scale if evaluated is None else spread.first
         normalised = (raw.astype(np.float64) / scale).astype(np.float32)
         named = {index: f"{term.label}: {reason}" for index, reason in reasons.items()}
         return Judged(raw, normalised, named, tuple(detail for result in results for detail in result.details))
@@ -93,11 +102,11 @@ class Mix:
 
     def record(self) -> dict[str, list[float]]:
         """The running scales as JSON can hold them."""
-        return {label: [float(spread.count), spread.mean, spread.squares] for label, spread in self.spreads.items()}
+        return {label: [float(s.count), s.mean, s.squares, s.first] for label, s in self.spreads.items()}
 
     def resume(self, record: Mapping[str, Sequence[float]]) -> None:
         """Go on with recorded scales."""
-        self.spreads = {label: Spread(int(count), mean, squares) for label, (count, mean, squares) in record.items()}
+        self.spreads = {label: Spread(int(count), *rest) for label, (count, *rest) in record.items()}
 
 
 def joined(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.pool import ObjectLost
 from learner.evaluation import EvaluationReport
 from learner.events import Events
 from learner.intake import ScoredRound
@@ -21,6 +23,8 @@ from learner.reward_calls import RewardCalls
 from learner.run_folder import RunFolder, mean_of, numbers
 from learner.update import UpdateReport
 from rewards.reward import Metadata
+
+log = logging.getLogger(__name__)
 
 
 class Reports:
@@ -92,6 +96,10 @@ class Reports:
             self._save_grid("round", report.version, scored, self._log_images)
         self._progress.round_trained(report, record)
 
+    def is_evaluated(self, version: int) -> bool:
+        """Whether this run has done that, now or before it was resumed."""
+        return version in self._folder.evaluations()
+
     def evaluated(self, evaluation: EvaluationReport) -> None:
         self.images += len(evaluation.rewards)
         by_label = {label: judged.raw for label, judged in evaluation.judged.items()}
@@ -117,7 +125,11 @@ class Reports:
         for handle in shown.images:
             if sum(map(len, parts)) >= count:
                 break
-            parts.append(self._events.get(handle))
+            try:
+                parts.append(self._events.get(handle))
+            except ObjectLost as error:
+                log.warning("no picture of %s %d: %s", kind, version, error)
+                return
         rewards = numbers(shown.rewards)
         values = {label: numbers(judged.raw) for label, judged in shown.judged.items()}
         images = np.concatenate(parts)[:count]

@@ -213,11 +213,11 @@ class RewardCalls:
     def _count(self, what: str, worker: str, reason: str) -> None:
         self.counts[what] += 1
         how = {"late": "was late", "lost": "was lost"}.get(what, what)
-        log.warning("%s: a call to %s %s (%s); it is made again", self.label, worker, how, reason)
+        log.warning("%s: a call to %s %s (%s)", self.label, worker, how, reason)
         self._failures_in_a_row[worker] += 1
         excess = self._failures_in_a_row[worker] - REST_AFTER_FAILURES
         if excess >= 0:
-            self._pool.rest(worker, min(LONGEST_REST_S, FIRST_REST_S * 2**excess))
+            self._pool.rest(worker, min(LONGEST_REST_S, FIRST_REST_S * 2 ** min(excess, 10)))
 
     def _close(self, call: _Call) -> None:
         """Let go of a call and of its twin."""

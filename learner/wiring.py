@@ -117,7 +117,7 @@ def start_pools(cluster: Cluster, config: RunConfig) -> Pools:
 def reward_workers(reward: RewardConfig, rewards: RewardsConfig) -> WorkerSpec:
     """A pool for each reward; a lone one is just called `reward`."""
     return WorkerSpec(
-        f"reward-{_plain(reward.called)}" if rewards.others else "reward",
+        f"reward-{reward.pool}" if rewards.others else "reward",
         # Of the first reward too, the workers get their own section and not the others'.
         partial(build_reward_worker, RewardConfig(**reward.model_dump(include=set(RewardConfig.model_fields)))),
         reward.num,
@@ -127,10 +127,6 @@ def reward_workers(reward: RewardConfig, rewards: RewardsConfig) -> WorkerSpec:
         runtime_env=reward.runtime_env or None,
         survives=True,
     )
-
-
-def _plain(label: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in label)
 
 
 def build_sampler(

@@ -127,7 +127,7 @@ class RewardConfig(BaseModel):
     """A reward of the catalogue (`rewards/catalog.py`), or `python:module:function` for one of your own."""
     label: str = ""
     """What it is called in metrics; empty is its name. Needed where two rewards have the same name."""
-    weight: float = 1.0
+    weight: float = Field(default=1.0, allow_inf_nan=False)
     """Its share in the sum that is trained on."""
     scale: float | Literal["running"] = 1.0
     """Values are divided by this before they are weighted; `running` is their standard deviation in the run so far."""
@@ -164,7 +164,8 @@ class RewardConfig(BaseModel):
     """A call that runs longer than this percentile of those so far (and a second) is also given to another worker,
     once; the first answer counts."""
     cache: str = ""
-    """Folder that keeps scores by image and provenance, so that nothing is scored twice; empty keeps none."""
+    """Folder, on each worker's machine, that keeps scores by image and provenance, so that nothing is scored twice;
+    empty keeps none. Give it from the root on in submitted jobs, whose own folder is thrown away."""
     jpeg: JpegConfig = JpegConfig()
     clip: ClipConfig = ClipConfig()
     aesthetic: AestheticConfig = AestheticConfig()
@@ -177,6 +178,11 @@ class RewardConfig(BaseModel):
     def called(self) -> str:
         """Its name in metrics."""
         return self.label or self.name
+
+    @property
+    def pool(self) -> str:
+        """Its name as part of a worker's."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.called)
 
     @field_validator("name")
     @classmethod
@@ -222,8 +228,11 @@ class RewardsConfig(RewardConfig):
             raise ValueError("rewards.evaluate_only: the first reward is trained on; put this one into rewards.others")
         if self.weight == 0:
             raise ValueError("rewards.weight is 0, so nothing would be trained on")
-        labels = [reward.called for reward in self.all]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ValueError(f"two rewards are called {label!r}; give one of them a label")
+        for reward in self.others:
+            if reward.weight == 0 and not reward.evaluate_only:
+                raise ValueError(f"the weight of {reward.called} is 0; mark it evaluate_only to look at it only")
+        labels = [reward.pool for reward in self.all]
+        for reward in self.all:
+            if labels.count(reward.pool) > 1:
+                raise ValueError(f"two rewards are called {reward.called!r} or much alike; give one of them a label")
         return self

@@ -73,11 +73,12 @@ def test_a_call_waits_for_a_worker_it_need_not_avoid_and_lets_others_pass(clock:
     assert held(pool) == ["de", "bc", ""]
 
 
-def test_a_worker_being_built_is_waited_for_too(clock: Clock) -> None:
+def test_a_worker_that_may_never_be_built_is_not_waited_for(clock: Clock) -> None:
     pool = pool_of(2, clock)
     pool.members[1].is_built = False
+    pool.rest("w-0", 300)
     submit(pool, "a", "w-0")
-    assert held(pool) == ["", "", "a"]
+    assert held(pool) == ["a", "", ""]
 
 
 @pytest.mark.parametrize("state", ["avoided", "resting", "out"])

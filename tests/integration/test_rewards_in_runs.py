@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from learner.intake import RoundFailed
 from tests.rewards.service.servers import free_port, serving
 from tests.tiny_run import assert_all_counted_once, folder_of, rows, run_tiny, tiny_config
 
@@ -68,6 +70,41 @@ def test_a_sum_with_a_running_scale_resumes_bit_for_bit(tiny_model: Path, tmp_pa
         run_tiny(half.model_copy(update={"run": half.run.model_copy(update={"rounds": 4})}), True)["lora_digest"]
         == digest
     )
+
+
+def test_a_run_resumed_from_its_first_checkpoint_learns_its_scales_once(tiny_model: Path, tmp_path: Path) -> None:
+    keys = {"rewards": SUM, "prompts": {"images_per_prompt": 4}}
+    whole = tiny_config(tiny_model, tmp_path, run={"name": "whole"}, **keys)
+    cut = tiny_config(tiny_model, tmp_path, run={"name": "cut"}, **keys)
+    digest = run_tiny(whole)["lora_digest"]
+    run_tiny(cut)
+    folder = folder_of(cut)
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if checkpoint.name != "000000":
+            shutil.rmtree(checkpoint)
+    assert run_tiny(cut, resume=True)["lora_digest"] == digest
+    assert [evaluation["version"] for evaluation in evaluations(folder)] == [0, 4]
+    assert evaluations(folder) == evaluations(folder_of(whole))
+
+
+def test_a_failed_round_leaves_the_scales_alone(tiny_model: Path, tmp_path: Path) -> None:
+    keys = {"rewards": {**SUM, "attempts": 1, "min_valid_fraction": 0.9}, "prompts": {"images_per_prompt": 4}}
+    whole = tiny_config(tiny_model, tmp_path, run={"name": "whole"}, **keys)
+    broken = tiny_config(tiny_model, tmp_path, run={"name": "broken"}, **keys)
+    digest = run_tiny(whole)["lora_digest"]
+    calls: list[int] = []
+
+    def fails_once(images: np.ndarray, prompts: Any, metadata: Any) -> np.ndarray:
+        calls.append(len(images))
+        if 3 <= len(calls) <= 7:  # a task of round 0, and its images one by one
+            raise RuntimeError("just now")
+        return images.astype(float).mean(axis=(1, 2, 3))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.user_rewards.brightness", fails_once)
+        with pytest.raises(RoundFailed, match="4 x bright: failed, for example: RuntimeError: just now"):
+            run_tiny(broken)
+    assert run_tiny(broken, resume=True)["lora_digest"] == digest
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def checkpoint(version: int) -> Checkpoint:
     tensors = {"snapshot.0": torch.from_numpy(np.random.default_rng(version).normal(size=100))}
     state = LearnerState(version, safetensors.torch.save(tensors), '{"optimizer_step": 3}')
     return Checkpoint(
-        state, ledger, {version: 0, version + 1: version}, {"a": [3.0, 0.5, 2.25]}, 10 * version, 1.5 * version
+        state, ledger, {version: 0, version + 1: version}, {"a": [3.0, 0.5, 2.25, 1.0]}, 10 * version, 1.5 * version
     )
 
 
@@ -105,7 +105,9 @@ def test_a_damaged_one_is_passed_over_with_a_warning_that_names_it(
 def test_if_all_are_damaged_the_cure_is_named(tmp_path: Path) -> None:
     for version in (2, 4):
         flip_a_byte(checkpoints(tmp_path).save(checkpoint(version)))
-    with pytest.raises(NoCheckpoint, match=r"--resume: no whole checkpoint under .*; start the run without --resume"):
+    with pytest.raises(
+        NoCheckpoint, match=r"--resume: no whole checkpoint under .*; remove that run and start it again"
+    ):
         checkpoints(tmp_path).newest()
     with pytest.raises(NoCheckpoint):
         checkpoints(tmp_path / "nowhere").newest()

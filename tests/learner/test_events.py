@@ -39,6 +39,42 @@ def test_a_call_that_is_lost_raises_who_died_of_what() -> None:
         Events(cluster, 1.0).call(cluster.start(WorkerSpec("learner", object, 1)), 0, "update")
 
 
+def test_an_outcome_may_withdraw_the_one_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = ScriptedCluster(lambda call: ())
+    events, pool = Events(cluster, 1.0), cluster.start(WorkerSpec("reward", object, 2))
+    seen: list[Outcome] = []
+
+    def first(outcome: Outcome) -> None:
+        seen.append(outcome)
+        events.withdraw(pool, "twin")
+
+    events.submit(pool, "call", "run", then=first)
+    events.submit(pool, "twin", "run", then=seen.append)
+    monkeypatch.setattr(
+        cluster, "wait", lambda timeout_s: [Lost("reward", key, "w", "dead") for key in ("call", "twin")]
+    )
+    events.until(lambda: bool(seen), "one")
+    assert [outcome.key for outcome in seen] == ["call"]
+
+
+def test_what_a_call_works_on_may_be_lost_while_its_worker_is_well() -> None:
+    cluster = ScriptedCluster(
+        lambda call: (), lambda call: Lost("learner", call.key, "learner-00", "node 7 died", True)
+    )
+    with pytest.raises(CallLost, match=r"what learner.update works on was lost with a node \(node 7 died\); --resume"):
+        Events(cluster, 1.0).call(cluster.start(WorkerSpec("learner", object, 1)), 0, "update")
+
+
+def test_timers_act_once_in_their_order_also_with_nothing_in_flight() -> None:
+    events, acted = Events(ScriptedCluster(lambda call: ()), 5.0), list[str]()
+    began = time.monotonic()
+    events.after(0.2, lambda: acted.append("late"))
+    events.after(0.05, lambda: acted.append("early"))
+    events.until(lambda: len(acted) == 2, "timers")
+    assert acted == ["early", "late"]
+    assert 0.2 <= time.monotonic() - began < 2
+
+
 def test_silence_ends_with_the_diagnosis() -> None:
     cluster = ScriptedCluster(lambda call: (), silent=True)
     began = time.monotonic()

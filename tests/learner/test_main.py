@@ -34,7 +34,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], runs: Path) ->
 
 def test_an_unknown_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["nonsense", "--run.dir", str(tmp_path)]
-    assert "no preset 'nonsense' (shipped: compressibility" in refused(words, capsys, tmp_path)
+    assert "no preset 'nonsense' (shipped: alignment, compressibility, " in refused(words, capsys, tmp_path)
 
 
 def test_a_missing_model(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,8 @@ def result(task_id: int, values: Sequence[float | Sequence[float] | None]) -> Re
     return RewardResult(task_id, "r", "p", numbers, statuses, tuple("no" if v is None else "" for v in values))
 
 
-def total(mix: Mix, learn: bool = True, **values: Sequence[float | None]) -> list[float]:
-    judged = {t.label: mix.judge(t, [result(0, values[t.label])], PROMPTS, learn) for t in mix.terms}
+def total(mix: Mix, evaluated: int | None = None, **values: Sequence[float | None]) -> list[float]:
+    judged = {t.label: mix.judge(t, [result(0, values[t.label])], PROMPTS, evaluated) for t in mix.terms}
     return mix.total(judged).tolist()
 
 
@@ -40,8 +40,8 @@ def test_a_sum_is_weighted_and_scaled() -> None:
 def test_a_sample_without_one_of_its_rewards_has_none_and_says_why() -> None:
     mix = Mix((Term("a"), Term("b")))
     judged = {
-        "a": mix.judge(mix.terms[0], [result(0, [1, None]), result(1, [1, 1])], PROMPTS, True),
-        "b": mix.judge(mix.terms[1], [result(0, [1, 1]), result(1, [1, None])], PROMPTS, True),
+        "a": mix.judge(mix.terms[0], [result(0, [1, None]), result(1, [1, 1])], PROMPTS),
+        "b": mix.judge(mix.terms[1], [result(0, [1, 1]), result(1, [1, None])], PROMPTS),
     }
     np.testing.assert_array_equal(mix.total(judged), [2, np.nan, 2, np.nan])
     assert judged["a"].reasons == {1: "a: failed"}
@@ -62,7 +62,7 @@ def test_the_running_scale_is_the_deviation_of_all_values_so_far() -> None:
         seen += values.tolist()
         np.testing.assert_allclose(total(mix, a=values.tolist()), values / np.std(seen), rtol=1e-6)
     before = mix.record()
-    total(mix, learn=False, a=[0, 1000, 0, 0])
+    total(mix, 3, a=[0, 1000, 0, 0])
     assert mix.record() == before, "an evaluation changes nothing"
     resumed = Mix(mix.terms)
     resumed.resume(before)
@@ -105,3 +105,14 @@ def test_a_round_whose_every_feature_failed_has_no_values() -> None:
 def test_results_that_are_not_one_per_sample_are_a_bug() -> None:
     with pytest.raises(ValueError, match="2 rewards for 4 samples"):
         joined([result(0, [1, 2])], PROMPTS, None)
+
+
+def test_evaluations_share_the_scale_of_the_first_so_that_they_compare() -> None:
+    mix, values = Mix((Term("a", 1.0, "running"),)), [1.0, 2.0, 3.0, 4.0]
+    first = total(mix, 0, a=values)
+    assert first == (np.array(values) / np.std(values)).astype(np.float32).tolist()
+    total(mix, a=[-100, 100, 0, 50])
+    assert total(mix, 7, a=values) == first
+    resumed = Mix(mix.terms)
+    resumed.resume(mix.record())
+    assert total(resumed, 9, a=values) == first
