@@ -37,7 +37,7 @@ def cluster(ray_session: None) -> Iterator[Cluster]:
         yield opened
 
 
-def test_calls_of_a_killed_process_are_lost_and_the_pool_goes_on(cluster: Cluster) -> None:
+def test_the_call_a_killed_process_was_at_is_lost_and_those_behind_it_are_not(cluster: Cluster) -> None:
     pool = cluster.start(WorkerSpec("sampler", build, num=1))
     pool.submit("before", "pid")
     pid = cluster.get(one_done(cluster).outputs[0], 10)
@@ -46,7 +46,7 @@ def test_calls_of_a_killed_process_are_lost_and_the_pool_goes_on(cluster: Cluste
     assert cluster.wait(0.2) == []
     os.kill(pid, signal.SIGKILL)
     outcomes = {outcome.key: outcome for outcome in all_outcomes(cluster, 3)}
-    assert [type(outcomes[key]) for key in ("running", "handed out", "queued")] == [Lost, Lost, Done]
+    assert [type(outcomes[key]) for key in ("running", "handed out", "queued")] == [Lost, Done, Done]
     assert outcomes["running"].worker == "sampler-00"
     assert pool.in_flight() == []
 
