@@ -97,7 +97,7 @@ def test_a_job_succeeds_and_one_with_a_bad_preset_fails_with_its_line(
     bad = head.submit("compresibility", "--run.dir", str(tmp_path), "--run.name", "bad")
     bad_output, _ = bad.communicate(timeout=150)
     assert bad.returncode != 0
-    assert "error: no preset 'compresibility' (shipped: compressibility, " in bad_output
+    assert "error: no preset 'compresibility' (shipped: alignment, compressibility, " in bad_output
     assert not (tmp_path / "bad").exists()
 
     good = head.submit(preset)
